@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_HV_INSTANCE_H
+#define HL_HV_INSTANCE_H
+
+/*
+ * Calls on a machine: what the engine uses. An instance is a machine bound to an image's ready
+ * snapshot; begin writes a call into its I/O window, run enters the guest (serving its system calls
+ * and log lines) until the call is over, result copies the answer out, reset makes it as new.
+ *
+ *   shell_new → instance_bind → [ instance_begin → instance_run … → instance_reset ] →
+ * instance_free
+ *
+ * One thread at a time uses an instance; instance_kick alone may come from any thread.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/value.h"
+#include "hv/backend.h"
+#include "hv/image.h"
+#include "hv/snapshot.h"
+
+struct shell;
+struct instance;
+
+enum instance_state {
+    INSTANCE_DONE = 1, /* the guest left a result: instance_result */
+    INSTANCE_KICKED,   /* until_ns passed or a kick: run again to go on */
+    INSTANCE_FAULT,    /* fault, exit(), abort, broken result: instance_fault says; free it */
+};
+
+/* Why a call ended without a result. */
+enum instance_end {
+    INSTANCE_END_FAULT = 1, /* CPU exception: fault is filled */
+    INSTANCE_END_EXIT,      /* exit or exit_group: code is its status */
+    INSTANCE_END_ABORT,     /* HL_HYPERCALL_ABORT: code and text */
+    INSTANCE_END_PROTOCOL,  /* unknown hypercall, result outside the window, wrong type …: text */
+    INSTANCE_END_DIED,      /* the machine itself failed: text */
+};
+
+struct instance_failure {
+    enum instance_end end;
+    struct hv_fault fault;
+    int code;
+    char symbol[128]; /* "name+0x1c", or "" */
+    char text[256];   /* one line that says it all, for the error's message */
+};
+
+struct instance_counters { /* of the call since instance_begin */
+    uint32_t exits;        /* times the guest left to the host, kicks excluded */
+    uint32_t syscalls;
+    uint32_t unknown_syscalls;
+    uint32_t log_lines;
+};
+
+typedef void (*instance_log_cb)(void *opaque, int level, const char *text, size_t len);
+
+/* What slot size a snapshot of memory_size bytes needs: shells come in few sizes (powers of two
+ * from 16 MiB) so that any of a class serves any image of it. */
+uint64_t shell_class(uint64_t memory_size);
+
+int shell_new(struct shell **out, const struct hv_backend *hv, struct hv_host *host,
+              uint64_t slot_size, struct hl_error *err);
+void shell_free(struct shell *shell);
+
+/* Takes shell (freed on failure too); keeps a reference to snap; img is borrowed and must outlive
+ * the instance. Pages that earlier calls of the image wrote are made present. */
+int instance_bind(struct instance **out, struct shell *shell, struct snapshot *snap,
+                  const struct image *img, struct hl_error *err);
+void instance_free(struct instance *inst);
+
+/* Log lines of later calls (hl_log and writes to 1 and 2, split at newlines, bounded). */
+void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque);
+
+/* Checks args against the function's signature and writes the call. On error the instance is as it
+ * was. Returns: 0; -EINVAL with err naming argument and type; -EMSGSIZE with the window's size when
+ * the arguments do not fit. */
+int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
+                   size_t nargs, struct hl_error *err);
+
+/* Only the check of instance_begin, without an instance. */
+int instance_check_args(const struct image *img, size_t function, uint64_t io_size,
+                        const struct hl_value *args, size_t nargs, struct hl_error *err);
+
+enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
+
+/* After INSTANCE_DONE. *value: a result, whose string or bytes are a copy the caller frees through
+ * *storage (free(3)), or, when the guest answered with an error, *is_error with code and text in a
+ * string value. The copy was checked, the guest cannot change it any more. */
+struct instance_result {
+    bool is_error;
+    int32_t code;
+    struct hl_value value;
+    void *storage;
+};
+int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err);
+
+const struct instance_failure *instance_failure(const struct instance *inst);
+const struct instance_counters *instance_counters(const struct instance *inst);
+
+/* Back to the snapshot. audit: compare everything afterwards. Returns: 0 warm again; 1 not reusable
+ * by design (process backend, changed permissions): free it; -EBADMSG the audit found a difference,
+ * err says which; other negative errno. Anything but 0: the instance can only be freed. */
+int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl_error *err);
+
+/* For tests of the audit: parts of later resets to leave out, enum hv_reset_skip. */
+void instance_set_skip(struct instance *inst, unsigned int skip);
+
+void instance_kick(struct instance *inst);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Errors, names, signatures and UTF-8. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/value.h"
+
+START_TEST(error_wraps_outwards)
+{
+    struct hl_error err = HL_ERROR_INIT;
+
+    ck_assert_int_eq(hl_error_set(&err, -ENOENT, "no image '%s'", "x"), -ENOENT);
+    ck_assert_int_eq(hl_error_wrap(&err, -ENOENT, "call %d", 7), -ENOENT);
+    ck_assert_str_eq(err.text, "call 7: no image 'x'");
+}
+END_TEST
+
+START_TEST(error_wrap_without_message_uses_errno)
+{
+    struct hl_error err = HL_ERROR_INIT;
+
+    hl_error_wrap(&err, -EACCES, "open %s", "/x");
+    ck_assert_str_eq(err.text, "open /x: Permission denied");
+    ck_assert_int_eq(hl_error_set(NULL, -EIO, "ignored"), -EIO);
+}
+END_TEST
+
+START_TEST(error_text_is_truncated)
+{
+    struct hl_error err = HL_ERROR_INIT;
+    char long_text[2 * HL_ERROR_TEXT_MAX];
+
+    memset(long_text, 'a', sizeof(long_text) - 1);
+    long_text[sizeof(long_text) - 1] = '\0';
+    hl_error_set(&err, -EIO, "%s", long_text);
+    hl_error_wrap(&err, -EIO, "%s", long_text);
+    ck_assert_uint_eq(strlen(err.text), HL_ERROR_TEXT_MAX - 1);
+}
+END_TEST
+
+START_TEST(status_mapping)
+{
+    ck_assert_int_eq(hl_status_from_errno(0), HL_STATUS_OK);
+    ck_assert_int_eq(hl_status_from_errno(-ETIMEDOUT), HL_STATUS_DEADLINE_EXCEEDED);
+    ck_assert_int_eq(hl_status_from_errno(ENOENT), HL_STATUS_NOT_FOUND);
+    ck_assert_int_eq(hl_status_from_errno(-EFAULT), HL_STATUS_ABORTED);
+    ck_assert_int_eq(hl_status_from_errno(-EXDEV), HL_STATUS_INTERNAL);
+    ck_assert_str_eq(hl_status_name(HL_STATUS_RESOURCE_EXHAUSTED), "RESOURCE_EXHAUSTED");
+    ck_assert_str_eq(hl_status_name(-1), "UNKNOWN");
+    ck_assert_str_eq(hl_status_name(99), "UNKNOWN");
+}
+END_TEST
+
+START_TEST(type_names_round_trip)
+{
+    for (int t = HL_TYPE_VOID; t <= HL_TYPE_BYTES; t++)
+        ck_assert_int_eq(hl_type_parse(hl_type_name((enum hl_type)t)), t);
+    ck_assert_ptr_null(hl_type_name((enum hl_type)10));
+    ck_assert_int_eq(hl_type_parse("int"), -EINVAL);
+}
+END_TEST
+
+START_TEST(signature_is_readable)
+{
+    struct hl_signature sig = {.ret = HL_TYPE_I32, .nparams = 2, {HL_TYPE_I32, HL_TYPE_BYTES}};
+    char buf[64];
+
+    hl_signature_format(buf, sizeof(buf), "f", &sig);
+    ck_assert_str_eq(buf, "f(i32, bytes) -> i32");
+    ck_assert_int_eq(hl_signature_format(buf, 4, "f", &sig), 20);
+    ck_assert_str_eq(buf, "f(i");
+}
+END_TEST
+
+START_TEST(names)
+{
+    char longest[HL_NAME_MAX + 1];
+
+    memset(longest, 'n', sizeof(longest));
+    ck_assert(hl_name_valid("echo-2.b_X", 10));
+    ck_assert(hl_name_valid(longest, HL_NAME_MAX));
+    ck_assert(!hl_name_valid(longest, HL_NAME_MAX + 1));
+    ck_assert(!hl_name_valid("", 0));
+    ck_assert(!hl_name_valid("..", 2));
+    ck_assert(!hl_name_valid("-x", 2));
+    ck_assert(!hl_name_valid("a/b", 3));
+    ck_assert(!hl_name_valid("a\0b", 3));
+}
+END_TEST
+
+START_TEST(utf8)
+{
+    ck_assert(hl_utf8_valid("", 0));
+    ck_assert(hl_utf8_valid("a\0\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 11));
+    ck_assert(!hl_utf8_valid("\xc0\x80", 2));
+    ck_assert(!hl_utf8_valid("\xed\xa0\x80", 3));
+    ck_assert(!hl_utf8_valid("\xe2\x82", 2));
+    ck_assert(!hl_utf8_valid("\xf4\x90\x80\x80", 4));
+    ck_assert(!hl_utf8_valid("\x80", 1));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("base");
+    TCase *tc = tcase_create("base");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_test(tc, error_wraps_outwards);
+    tcase_add_test(tc, error_wrap_without_message_uses_errno);
+    tcase_add_test(tc, error_text_is_truncated);
+    tcase_add_test(tc, status_mapping);
+    tcase_add_test(tc, type_names_round_trip);
+    tcase_add_test(tc, signature_is_readable);
+    tcase_add_test(tc, names);
+    tcase_add_test(tc, utf8);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
