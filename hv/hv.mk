@@ -1,1 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
+noinst_LTLIBRARIES += libhv.la
+libhv_la_SOURCES =
+libhv_la_CFLAGS = $(AM_CFLAGS) -fPIC
+libhv_la_LIBADD = libbase.la
+
+# kvm, and what both backends kick with
+libhv_la_SOURCES += \
+	hv/backend.h \
+	hv/timer.c \
+	hv/timer.h
+
+check_PROGRAMS += tests/unit/test_timer
+TESTS += tests/unit/test_timer
+tests_unit_test_timer_SOURCES = tests/unit/test_timer.c
+tests_unit_test_timer_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
