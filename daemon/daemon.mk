@@ -25,3 +25,21 @@ TESTS += tests/unit/test_log
 tests_unit_test_log_SOURCES = tests/unit/test_log.c
 tests_unit_test_log_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_log_LDADD = libcontrol.la $(CHECK_LIBS)
+
+# The worker, apart from its start: what unit tests drive without a daemon.
+noinst_LTLIBRARIES += libengine.la
+libengine_la_SOURCES = \
+	daemon/confine.c \
+	daemon/confine.h \
+	daemon/landlock.c \
+	daemon/seccomp.c
+libengine_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SECCOMP_CFLAGS) \
+	$(SODIUM_CFLAGS) $(UV_CFLAGS)
+libengine_la_LIBADD = libcontrol.la libproto.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(SODIUM_LIBS) \
+	$(UV_LIBS)
+
+check_PROGRAMS += tests/unit/test_confine
+TESTS += tests/unit/test_confine
+tests_unit_test_confine_SOURCES = tests/unit/test_confine.c
+tests_unit_test_confine_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_confine_LDADD = libengine.la $(CHECK_LIBS)
