@@ -4,9 +4,20 @@ libhv_la_SOURCES =
 libhv_la_CFLAGS = $(AM_CFLAGS) -fPIC
 libhv_la_LIBADD = libbase.la
 
-# kvm, and what both backends kick with
+# common to all backends
 libhv_la_SOURCES += \
 	hv/backend.h \
+	hv/image.c \
+	hv/image.h \
+	hv/image_internal.h \
+	hv/instance.h \
+	hv/snapshot.c \
+	hv/snapshot.h \
+	hv/snapshot_internal.h \
+	hv/symbols.c
+
+# kvm, and what both backends kick with
+libhv_la_SOURCES += \
 	hv/timer.c \
 	hv/timer.h
 

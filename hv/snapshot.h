@@ -35,10 +35,14 @@ struct snapshot_options {
     void *opaque;
 };
 
-/* How Linux-subset state stands (hv/syscall.c): heap and mapping areas, for brk and mmap. */
+/* Where things stand in guest memory, for the Linux subset (hv/space.c). Page multiples, but brk.
+ */
 struct linux_state {
-    hl_gpa brk_start, brk, brk_max;
-    hl_gpa map_floor, map_top; /* anonymous mappings grow down from map_top to map_floor */
+    hl_gpa program_start;  /* first page of the program */
+    uint64_t bias;         /* what loading added to the file's addresses */
+    hl_gpa brk_start, brk; /* heap: grows up from the page after the program */
+    hl_gpa map_top;        /* anonymous mappings grow down from here; above it a closed page */
+    hl_gpa stack_start;    /* the stack: from here to the end of memory */
 };
 
 /* Loads img, runs its start-up on a machine of its own and takes the snapshot at READY. May take

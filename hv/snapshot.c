@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The snapshot object. Its memory file has blocks for pages that are not zero, and nothing else:
+ * ranges of such pages are the extents, joined over small gaps because each extent is one mmap of
+ * every bind. Reading a hole of a memory file through a mapping would allocate its page, so the
+ * host's own view lays the extents over anonymous zero pages, as the backends do.
+ *
+ * The file is sealed before anybody else sees it. After that nothing here changes but the
+ * reference count and the hot bits, which are a hint.
+ */
+#include "hv/snapshot_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "guest/hl_abi.h"
+
+#define PAGE HL_ABI_PAGE_SIZE
+
+/* Gaps up to this many pages are kept inside an extent. */
+#define GAP_PAGES 16
+
+int snapshot_draft_init(struct snapshot_draft *draft, uint64_t size, uint64_t io_size,
+                        struct hl_error *err)
+{
+    struct snapshot_draft fresh = SNAPSHOT_DRAFT_INIT;
+    void *memory;
+
+    *draft = fresh;
+    draft->size = size;
+    draft->io_size = io_size;
+    draft->npages = size / PAGE;
+    draft->prot = calloc(draft->npages, 1);
+    draft->used = calloc(draft->npages / 64 + 1, sizeof(uint64_t));
+    if (!draft->prot || !draft->used) {
+        snapshot_draft_fini(draft);
+        return hl_error_set(err, -ENOMEM, "no memory for a snapshot of %zu pages", draft->npages);
+    }
+    draft->memfd = memfd_create("hld-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (draft->memfd < 0 || ftruncate(draft->memfd, (off_t)size) < 0) {
+        int code = -errno;
+
+        snapshot_draft_fini(draft);
+        return hl_error_wrap(err, code, "memory file for a snapshot");
+    }
+    memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, draft->memfd, 0);
+    if (memory == MAP_FAILED) {
+        int code = -errno;
+
+        snapshot_draft_fini(draft);
+        return hl_error_wrap(err, code, "mapping a snapshot");
+    }
+    draft->memory = memory;
+    return 0;
+}
+
+void snapshot_draft_fini(struct snapshot_draft *draft)
+{
+    struct snapshot_draft empty = SNAPSHOT_DRAFT_INIT;
+
+    if (draft->memory)
+        munmap(draft->memory, draft->size);
+    if (draft->memfd >= 0)
+        close(draft->memfd);
+    free(draft->prot);
+    free(draft->used);
+    *draft = empty;
+}
+
+bool snapshot_page_is_zero(const uint8_t *page)
+{
+    const uint64_t *words = (const uint64_t *)(const void *)page;
+
+    for (size_t i = 0; i < PAGE / sizeof(*words); i += 8) {
+        if (words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] | words[i + 5] |
+            words[i + 6] | words[i + 7])
+            return false;
+    }
+    return true;
+}
+
+/* One bit a page: those that are not zero. Holes are asked for, not read. */
+static int find_pages(const struct snapshot_draft *draft, uint64_t *bits)
+{
+    off_t at = 0;
+
+    while (at < (off_t)draft->size) {
+        off_t start = lseek(draft->memfd, at, SEEK_DATA);
+        off_t end;
+
+        if (start < 0)
+            return errno == ENXIO ? 0 : -errno;
+        end = lseek(draft->memfd, start, SEEK_HOLE);
+        if (end < 0)
+            return -errno;
+        for (off_t page = start / PAGE; page < (end + PAGE - 1) / PAGE; page++) {
+            if (!snapshot_page_is_zero(draft->memory + page * PAGE))
+                bits[page / 64] |= 1ull << (page % 64);
+        }
+        at = end;
+    }
+    return 0;
+}
+
+/* Extents of the set bits, joined over gaps of up to `gap` pages. Returns: how many there are;
+ * out (if not NULL) gets them. */
+static size_t make_extents(const uint64_t *bits, size_t npages, size_t gap,
+                           struct snapshot_extent *out)
+{
+    size_t count = 0, last = 0;
+
+    for (size_t page = 0; page < npages; page++) {
+        if (bits[page / 64] == 0) {
+            page |= 63;
+            continue;
+        }
+        if (!(bits[page / 64] >> (page % 64) & 1))
+            continue;
+        if (count == 0 || page - last > gap + 1) {
+            if (out)
+                out[count].start = (hl_gpa)page * PAGE;
+            count++;
+        }
+        if (out)
+            out[count - 1].len = (uint64_t)(page + 1) * PAGE - out[count - 1].start;
+        last = page;
+    }
+    return count;
+}
+
+static int set_extents(struct snapshot *snap, const struct snapshot_draft *draft)
+{
+    _cleanup_free_ uint64_t *bits = calloc(draft->npages / 64 + 1, sizeof(*bits));
+    size_t gap = GAP_PAGES;
+    uint64_t end = 0;
+    int rc;
+
+    if (!bits)
+        return -ENOMEM;
+    rc = find_pages(draft, bits);
+    if (rc < 0)
+        return rc;
+    while (make_extents(bits, draft->npages, gap, NULL) > SNAPSHOT_EXTENTS_MAX)
+        gap *= 2;
+    snap->extents = calloc(SNAPSHOT_EXTENTS_MAX, sizeof(*snap->extents));
+    if (!snap->extents)
+        return -ENOMEM;
+    snap->nextents = make_extents(bits, draft->npages, gap, snap->extents);
+    for (size_t i = 0; i <= snap->nextents; i++) {
+        uint64_t start = i < snap->nextents ? snap->extents[i].start : draft->size;
+
+        /* Zero pages between extents that were written all the same give their blocks back. */
+        if (start > end && fallocate(draft->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                     (off_t)end, (off_t)(start - end)) < 0)
+            return -errno;
+        if (i < snap->nextents) {
+            end = start + snap->extents[i].len;
+            snap->resident += snap->extents[i].len;
+        }
+    }
+    return 0;
+}
+
+static int map_for_host(struct snapshot *snap)
+{
+    void *memory =
+        mmap(NULL, snap->size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return -errno;
+    snap->memory = memory;
+    for (size_t i = 0; i < snap->nextents; i++) {
+        const struct snapshot_extent *extent = &snap->extents[i];
+
+        if (mmap(snap->memory + extent->start, extent->len, PROT_READ, MAP_PRIVATE | MAP_FIXED,
+                 snap->memfd, (off_t)extent->start) == MAP_FAILED)
+            return -errno;
+    }
+    return 0;
+}
+
+static int seal(struct snapshot *snap, struct snapshot_draft *draft)
+{
+    int rc = set_extents(snap, draft);
+
+    if (rc < 0)
+        return rc;
+    munmap(draft->memory, draft->size);
+    draft->memory = NULL;
+    if (fcntl(draft->memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) <
+        0)
+        return -errno;
+    snap->memfd = hl_steal_fd(&draft->memfd);
+    snap->prot = HL_STEAL(draft->prot);
+    snap->used = HL_STEAL(draft->used);
+    snap->hot = calloc(snap->npages / 64 + 1, sizeof(*snap->hot));
+    if (!snap->hot)
+        return -ENOMEM;
+    return map_for_host(snap);
+}
+
+int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, struct hl_error *err)
+{
+    struct snapshot *snap = calloc(1, sizeof(*snap));
+    int rc = -ENOMEM;
+
+    *out = NULL;
+    if (snap) {
+        atomic_init(&snap->refs, 1);
+        snap->memfd = -1;
+        snap->size = draft->size;
+        snap->io_size = draft->io_size;
+        snap->npages = draft->npages;
+        snap->regs = draft->regs;
+        snap->linux_state = draft->linux_state;
+        rc = seal(snap, draft);
+    }
+    snapshot_draft_fini(draft);
+    if (rc < 0) {
+        snapshot_unref(snap);
+        return hl_error_wrap(err, rc, "sealing a snapshot");
+    }
+    *out = snap;
+    return 0;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *snap)
+{
+    atomic_fetch_add_explicit(&snap->refs, 1, memory_order_relaxed);
+    return snap;
+}
+
+void snapshot_unref(struct snapshot *snap)
+{
+    if (!snap || atomic_fetch_sub_explicit(&snap->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (snap->memory)
+        munmap(snap->memory, snap->size);
+    if (snap->memfd >= 0)
+        close(snap->memfd);
+    free(snap->prot);
+    free(snap->used);
+    free(snap->extents);
+    free(snap->hot);
+    free(snap);
+}
+
+int snapshot_memfd(const struct snapshot *snap)
+{
+    return snap->memfd;
+}
+
+uint64_t snapshot_size(const struct snapshot *snap)
+{
+    return snap->size;
+}
+
+uint64_t snapshot_io_size(const struct snapshot *snap)
+{
+    return snap->io_size;
+}
+
+uint64_t snapshot_resident(const struct snapshot *snap)
+{
+    return snap->resident;
+}
+
+const uint8_t *snapshot_memory(const struct snapshot *snap)
+{
+    return snap->memory;
+}
+
+const uint8_t *snapshot_prot(const struct snapshot *snap, size_t *npages)
+{
+    if (npages)
+        *npages = snap->npages;
+    return snap->prot;
+}
+
+const struct snapshot_extent *snapshot_extents(const struct snapshot *snap, size_t *count)
+{
+    *count = snap->nextents;
+    return snap->extents;
+}
+
+const struct hv_regs *snapshot_regs(const struct snapshot *snap)
+{
+    return &snap->regs;
+}
+
+const struct linux_state *snapshot_linux(const struct snapshot *snap)
+{
+    return &snap->linux_state;
+}
+
+uint64_t *snapshot_hot(struct snapshot *snap)
+{
+    return snap->hot;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_HV_SNAPSHOT_INTERNAL_H
+#define HL_HV_SNAPSHOT_INTERNAL_H
+
+/*
+ * How a snapshot comes to be: a draft is a writable memory file with permissions and registers,
+ * which hv/boot.c fills from an ELF file and hv/build.c from a machine; sealing turns it into the
+ * immutable object of hv/snapshot.h. For hv/ and its tests alone.
+ */
+
+#include <stdatomic.h>
+
+#include "hv/snapshot.h"
+
+#define HV_MEMORY_MAX (1ull << 30)
+
+/* Past this number the extents are merged over wider gaps: each costs a bind one mmap. */
+#define SNAPSHOT_EXTENTS_MAX 32
+
+struct snapshot {
+    atomic_uint refs;
+    int memfd;
+    uint64_t size, io_size, resident;
+    uint8_t *memory;
+    size_t npages;
+    uint8_t *prot;
+    struct snapshot_extent *extents;
+    size_t nextents;
+    struct hv_regs regs;
+    struct linux_state linux_state;
+    uint64_t *used; /* pages of [brk_start, map_top) that are heap or mapped, bit 0 = brk_start */
+    uint64_t *hot;
+};
+
+struct snapshot_draft {
+    int memfd;
+    uint64_t size, io_size;
+    uint8_t *memory; /* writable, shared with memfd: only pages meant to be kept are touched */
+    size_t npages;
+    uint8_t *prot;  /* enum hv_prot a page, NONE at first */
+    uint64_t *used; /* as above, room for every page */
+    struct hv_regs regs;
+    struct linux_state linux_state;
+};
+
+#define SNAPSHOT_DRAFT_INIT                                                                        \
+    {                                                                                              \
+        .memfd = -1                                                                                \
+    }
+
+/* size and io_size: page multiples that the caller has checked. Returns: 0, -ENOMEM, -EMFILE. */
+int snapshot_draft_init(struct snapshot_draft *draft, uint64_t size, uint64_t io_size,
+                        struct hl_error *err);
+void snapshot_draft_fini(struct snapshot_draft *draft);
+
+/* Takes what draft holds, on success and on failure. */
+int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, struct hl_error *err);
+
+/* Whether a page of HL_ABI_PAGE_SIZE bytes, 8-aligned, holds zeros alone. */
+bool snapshot_page_is_zero(const uint8_t *page);
+
+/* img laid out in memory with its first stack, before its first instruction. */
+int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_host *host,
+                  const struct image *img, const struct snapshot_options *options,
+                  struct hl_error *err);
+
+#endif
