@@ -8,6 +8,8 @@
  * The file is sealed before anybody else sees it. After that nothing here changes but the
  * reference count and the hot bits, which are a hint.
  */
+#include "config.h"
+
 #include "hv/snapshot_internal.h"
 
 #include <errno.h>
