@@ -114,13 +114,16 @@ struct hl_abi_value {
     uint64_t bits;
 };
 
+/* Bytes that the host leaves free in the window behind a call, so that a result always has room. */
+#define HL_ABI_RESULT_ROOM 64
+
 /* Written by the host at HL_ABI_IO_ADDR before READY returns: this header, nargs values, then the
  * bytes of strings and bytes arguments, each at a multiple of 8. */
 struct hl_abi_call {
     uint32_t magic;    /* HL_ABI_CALL_MAGIC */
     uint32_t function; /* index of the descriptor */
     uint32_t nargs;
-    uint32_t size; /* header, values and bytes together */
+    uint32_t size; /* header, values and bytes together: at most io_size - HL_ABI_RESULT_ROOM */
     struct hl_abi_value args[];
 };
 
