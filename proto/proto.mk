@@ -10,10 +10,11 @@ CLEANFILES += $(PROTO_GENERATED)
 EXTRA_DIST += proto/hl.proto proto/envelope.proto daemon/control.proto
 
 # protoc-c turns a method called Register into a C keyword; hld dispatches by name and needs the
-# messages alone, so the services are left out of what it sees.
-%.pb-c.c %.pb-c.h: %.proto
+# messages alone, so the services are left out of what it sees. Its strings end at the first NUL;
+# Value.text may hold one, so the C code takes it as bytes, which is the same on the wire.
+%.pb-c.c %.pb-c.h: %.proto proto/proto.mk
 	@$(MKDIR_P) gen/$(@D) $(@D)
-	$(AM_V_GEN)$(SED) '/^service /,/^}/d' $< >gen/$*.proto && \
+	$(AM_V_GEN)$(SED) -e '/^service /,/^}/d' -e 's/string text = 8;/bytes text = 8;/' $< >gen/$*.proto && \
 		$(PROTOC_C) --proto_path=gen --c_out=. gen/$*.proto
 CLEANFILES += gen/proto/hl.proto gen/proto/envelope.proto gen/daemon/control.proto
 
@@ -22,6 +23,35 @@ noinst_LTLIBRARIES += libmessages.la
 nodist_libmessages_la_SOURCES = proto/hl.pb-c.c proto/envelope.pb-c.c
 libmessages_la_CFLAGS = -g -O2 -fPIC $(SAN) $(PROTOBUF_C_CFLAGS)
 
-libproto_la_SOURCES = proto/frame.c proto/frame.h
+libproto_la_SOURCES = \
+	proto/arena.c \
+	proto/arena.h \
+	proto/buffer.c \
+	proto/buffer.h \
+	proto/convert.c \
+	proto/convert.h \
+	proto/envelope.c \
+	proto/envelope.h \
+	proto/frame.c \
+	proto/frame.h \
+	proto/service.h
 libproto_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
 libproto_la_LIBADD = libmessages.la libbase.la $(PROTOBUF_C_LIBS)
+
+check_PROGRAMS += tests/unit/test_envelope
+TESTS += tests/unit/test_envelope
+tests_unit_test_envelope_SOURCES = tests/unit/test_envelope.c
+tests_unit_test_envelope_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_envelope_LDADD = libproto.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_convert
+TESTS += tests/unit/test_convert
+tests_unit_test_convert_SOURCES = tests/unit/test_convert.c
+tests_unit_test_convert_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_convert_LDADD = libproto.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_frame
+TESTS += tests/unit/test_frame
+tests_unit_test_frame_SOURCES = tests/unit/test_frame.c
+tests_unit_test_frame_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_frame_LDADD = libproto.la $(CHECK_LIBS)
