@@ -1,1 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+EXTRA_DIST += \
+	contrib/install-packages \
+	contrib/packages.txt \
+	contrib/packages-test.txt
