@@ -6,7 +6,9 @@ libhv_la_LIBADD = libbase.la
 
 # common to all backends
 libhv_la_SOURCES += \
+	hv/backend.c \
 	hv/backend.h \
+	hv/boot.c \
 	hv/image.c \
 	hv/image.h \
 	hv/image_internal.h \
@@ -26,3 +28,14 @@ TESTS += tests/unit/test_timer
 tests_unit_test_timer_SOURCES = tests/unit/test_timer.c
 tests_unit_test_timer_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
+
+# the backend that tests script
+check_LTLIBRARIES = libhvfake.la
+libhvfake_la_CFLAGS = $(AM_CFLAGS) -fPIC
+libhvfake_la_SOURCES = \
+	tests/fake/elf.c \
+	tests/fake/elf.h \
+	tests/fake/fake.c \
+	tests/fake/fake.h \
+	tests/fake/fake_internal.h \
+	tests/fake/guest.c
