@@ -1,1 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
+# Guests are another target than hld: their own compiler, none of hld's flags, no sanitizer.
+GUEST_WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+	-Wmissing-prototypes $(WERROR)
+GUEST_CFLAGS = -std=gnu11 -O2 -g $(GUEST_WARNINGS)
+
+# One archive for static and static-pie programs of any C library: position-independent, and
+# without what asks the C library for more than C (stack protector, fortified calls).
+GUEST_LIBRARY_CFLAGS = $(GUEST_CFLAGS) -fPIE -fno-stack-protector -U_FORTIFY_SOURCE \
+	-ffunction-sections -fdata-sections
+GUEST_LIBRARY_FILES = \
+	guest/init.c \
+	guest/main.c \
+	guest/result.c \
+	guest/serve.c \
+	guest/text.c
+GUEST_HEADER_FILES = guest/hl_abi.h guest/hlguest.h guest/hlguest_macros.h
+GUEST_LIBRARY_OBJECTS = $(GUEST_LIBRARY_FILES:.c=.guest.o)
+EXTRA_DIST += $(GUEST_LIBRARY_FILES) guest/serve.h
+CLEANFILES += $(GUEST_LIBRARY_OBJECTS) guest/libhlguest.a
+
+%.guest.o: %.c $(GUEST_HEADER_FILES) guest/serve.h
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CC)$(GUEST_CC) $(GUEST_LIBRARY_CFLAGS) -c -o $@ $<
+
+guest/libhlguest.a: $(GUEST_LIBRARY_OBJECTS)
+	$(AM_V_GEN)rm -f $@ && $(AR) rcs $@ $(GUEST_LIBRARY_OBJECTS)
+
+guestlibdir = $(libdir)
+guestlib_DATA = guest/libhlguest.a
+# A directory of their own: musl-gcc does not look where the distribution's headers are.
+guestincludedir = $(includedir)/hlguest
+guestinclude_HEADERS = $(GUEST_HEADER_FILES)
+pkgconfig_DATA += guest/hlguest.pc
+
+# $(GUEST_LINK) flags… in a rule whose first prerequisite is the program's source.
+GUEST_PROGRAM_DEPENDS = $(GUEST_HEADER_FILES) guest/libhlguest.a
+GUEST_INCLUDE = -I$(top_srcdir)/guest
+
+GUEST_EXAMPLES = \
+	guest/examples/adder \
+	guest/examples/echo
+EXTRA_DIST += $(GUEST_EXAMPLES:=.c)
+CLEANFILES += $(GUEST_EXAMPLES)
+noinst_DATA += $(GUEST_EXAMPLES)
+
+$(GUEST_EXAMPLES): %: %.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(GUEST_CFLAGS) -static $(GUEST_INCLUDE) $($(@F)_CFLAGS) -o $@ $< \
+		guest/libhlguest.a $($(@F)_LIBS)
+
+include tests/guests/guests.mk
