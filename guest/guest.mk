@@ -33,13 +33,19 @@ guestincludedir = $(includedir)/hlguest
 guestinclude_HEADERS = $(GUEST_HEADER_FILES)
 pkgconfig_DATA += guest/hlguest.pc
 
-# $(GUEST_LINK) flags… in a rule whose first prerequisite is the program's source.
 GUEST_PROGRAM_DEPENDS = $(GUEST_HEADER_FILES) guest/libhlguest.a
 GUEST_INCLUDE = -I$(top_srcdir)/guest
 
 GUEST_EXAMPLES = \
 	guest/examples/adder \
-	guest/examples/echo
+	guest/examples/echo \
+	guest/examples/gunzip \
+	guest/examples/lua \
+	guest/examples/sqlite
+gunzip_LIBS = $(ZLIB_LIBS)
+lua_CFLAGS = $(LUA_CFLAGS)
+lua_LIBS = $(LUA_LIBS)
+sqlite_LIBS = $(SQLITE_LIBS)
 EXTRA_DIST += $(GUEST_EXAMPLES:=.c)
 CLEANFILES += $(GUEST_EXAMPLES)
 noinst_DATA += $(GUEST_EXAMPLES)

@@ -81,6 +81,9 @@ struct hl_string hl_format(const char *fmt, ...) __attribute__((format(printf, 1
 /* A NUL-terminated copy in malloc's memory; ends the call when there is none left. */
 char *hl_string_copy(struct hl_string s);
 
+/* Whether s is well-formed UTF-8: what every string result must be. */
+bool hl_string_valid(struct hl_string s);
+
 static inline struct hl_bytes hl_bytes_of(const void *data, size_t len)
 {
     struct hl_bytes bytes = {data, len};

@@ -39,6 +39,18 @@ static size_t utf8_sequence(const unsigned char *p, size_t len)
     return more + 1;
 }
 
+bool hl_string_valid(struct hl_string s)
+{
+    for (size_t i = 0; i < s.len;) {
+        size_t n = utf8_sequence((const unsigned char *)s.data + i, s.len - i);
+
+        if (n == 0)
+            return false;
+        i += n;
+    }
+    return true;
+}
+
 /* The ABI's texts are UTF-8; a program's may quote anything. */
 static void make_utf8(char *text, size_t len)
 {
