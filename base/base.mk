@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 noinst_LTLIBRARIES += libbase.la
-libbase_la_SOURCES = base/error.c base/error.h base/value.c base/value.h base/cleanup.h
+libbase_la_SOURCES = \
+	base/cleanup.h \
+	base/error.c \
+	base/error.h \
+	base/hltypes.h \
+	base/value.c \
+	base/value.h
 libbase_la_CFLAGS = $(AM_CFLAGS) -fPIC
 
 check_PROGRAMS += tests/unit/test_base

@@ -10,28 +10,9 @@
 
 #include <stdarg.h>
 
-#define HL_ERROR_TEXT_MAX 512
+#include "base/hltypes.h"
 
-/* google.rpc.Code, https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto */
-enum hl_status {
-    HL_STATUS_OK = 0,
-    HL_STATUS_CANCELLED = 1,
-    HL_STATUS_UNKNOWN = 2,
-    HL_STATUS_INVALID_ARGUMENT = 3,
-    HL_STATUS_DEADLINE_EXCEEDED = 4,
-    HL_STATUS_NOT_FOUND = 5,
-    HL_STATUS_ALREADY_EXISTS = 6,
-    HL_STATUS_PERMISSION_DENIED = 7,
-    HL_STATUS_RESOURCE_EXHAUSTED = 8,
-    HL_STATUS_FAILED_PRECONDITION = 9,
-    HL_STATUS_ABORTED = 10,
-    HL_STATUS_OUT_OF_RANGE = 11,
-    HL_STATUS_UNIMPLEMENTED = 12,
-    HL_STATUS_INTERNAL = 13,
-    HL_STATUS_UNAVAILABLE = 14,
-    HL_STATUS_DATA_LOSS = 15,
-    HL_STATUS_UNAUTHENTICATED = 16,
-};
+#define HL_ERROR_TEXT_MAX 512
 
 struct hl_error {
     int code;                     /* negative errno, 0 while unset */
@@ -61,8 +42,5 @@ int hl_error_wrap(struct hl_error *err, int code, const char *fmt, ...)
  * ENOSYS EOPNOTSUPP UNIMPLEMENTED; ESHUTDOWN ECONNREFUSED ECONNRESET EPIPE UNAVAILABLE;
  * EBADMSG DATA_LOSS; anything else INTERNAL. */
 enum hl_status hl_status_from_errno(int code);
-
-/* "NOT_FOUND" and so on; "UNKNOWN" for a number outside the set. Static strings. */
-const char *hl_status_name(int status);
 
 #endif
