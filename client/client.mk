@@ -1,1 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
+include_HEADERS += base/hltypes.h client/hlclient.h client/hlmanage.h
+pkgconfig_DATA += client/hlclient.pc
+EXTRA_DIST += client/libhlclient.map
+
+# hltypes.h stands beside the other public headers once installed.
+CLIENT_CPPFLAGS = $(AM_CPPFLAGS) -iquote $(top_srcdir)/base
+
+# Everything of the library, with all its symbols: the library proper and the unit tests link it.
+noinst_LTLIBRARIES += libhlclientall.la
+libhlclientall_la_SOURCES = \
+	client/call.c \
+	client/client.h \
+	client/connection.c \
+	client/daemon.c \
+	client/failure.c \
+	client/images.c \
+	client/pending.c \
+	client/request.c
+libhlclientall_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
+libhlclientall_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
+libhlclientall_la_LIBADD = libproto.la
+
+lib_LTLIBRARIES += libhlclient.la
+libhlclient_la_SOURCES =
+libhlclient_la_LIBADD = libhlclientall.la
+libhlclient_la_LDFLAGS = -shared -version-info 0:0:0 -pthread $(SAN) -Wl,-z,relro,-z,now \
+	-Wl,--version-script=$(top_srcdir)/client/libhlclient.map
+libhlclient_la_DEPENDENCIES = libhlclientall.la client/libhlclient.map
+
+# In the static library only the public symbols can be seen either, so that none of ours meets one
+# of its user's.
+staticlibdir = $(libdir)
+staticlib_DATA = libhlclient.a
+libhlclient.a: libhlclientall.la
+	$(AM_V_GEN)rm -f $@ && $(LD) -r -o libhlclient-static.o \
+		--whole-archive .libs/libhlclientall.a && \
+		$(OBJCOPY) --localize-hidden libhlclient-static.o && \
+		$(AR) cr $@ libhlclient-static.o && $(RANLIB) $@
+CLEANFILES += libhlclient.a libhlclient-static.o

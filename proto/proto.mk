@@ -21,7 +21,7 @@ CLEANFILES += gen/proto/hl.proto gen/proto/envelope.proto gen/daemon/control.pro
 # Generated code is not held to our warnings.
 noinst_LTLIBRARIES += libmessages.la
 nodist_libmessages_la_SOURCES = proto/hl.pb-c.c proto/envelope.pb-c.c
-libmessages_la_CFLAGS = -g -O2 -fPIC $(SAN) $(PROTOBUF_C_CFLAGS)
+libmessages_la_CFLAGS = -g -O2 -fPIC -fvisibility=hidden $(SAN) $(PROTOBUF_C_CFLAGS)
 
 libproto_la_SOURCES = \
 	proto/arena.c \

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls, blocking and submitted. Arguments go from the caller's values into the frame without a
+ * copy between; what the function answered is checked here and handed out.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/client.h"
+#include "proto/convert.h"
+#include "proto/service.h"
+
+/* hld stops a call at its deadline; only past this is it taken for dead. */
+#define GRACE NSEC_PER_SEC
+
+struct encoded_call {
+    Hl__V1__InvokeRequest request;
+    Hl__V1__Value values[HL_MAX_PARAMS];
+    Hl__V1__Value *pointers[HL_MAX_PARAMS];
+};
+
+static int encode(struct encoded_call *out, const struct hl_call *call, struct hl_client_error *err)
+{
+    hl__v1__invoke_request__init(&out->request);
+    if (call->nargs > HL_MAX_PARAMS)
+        return failure_local(err, -EINVAL, HL_STATUS_INVALID_ARGUMENT,
+                             "%zu arguments; a function takes %d at most", call->nargs,
+                             HL_MAX_PARAMS);
+    for (size_t i = 0; i < call->nargs; i++) {
+        int r = convert_to_proto(&out->values[i], &call->args[i]);
+
+        if (r == -EILSEQ)
+            return failure_local(err, r, HL_STATUS_INVALID_ARGUMENT,
+                                 "argument %zu: string is not valid UTF-8", i + 1);
+        if (r < 0 || call->args[i].type == HL_TYPE_VOID)
+            return failure_local(err, -EINVAL, HL_STATUS_INVALID_ARGUMENT,
+                                 "argument %zu: not a type that can be sent", i + 1);
+        out->pointers[i] = &out->values[i];
+    }
+    out->request.image = (char *)call->image;
+    out->request.function = (char *)call->function;
+    out->request.n_args = call->nargs;
+    out->request.args = out->pointers;
+    return 0;
+}
+
+void accounting_copy(struct hl_accounting *out, const Hl__V1__Accounting *in)
+{
+    *out = (struct hl_accounting){
+        .queue_ns = in->queue_ns,
+        .run_ns = in->run_ns,
+        .total_ns = in->total_ns,
+        .exits = in->exits,
+        .pages_reset = in->pages_reset,
+        .instance_age_ns = in->instance_age_ns,
+        .instance_calls = in->instance_calls,
+    };
+    snprintf(out->backend, sizeof(out->backend), "%s", in->backend);
+}
+
+/* Returns: 0, HL_GUEST_ERROR, or -EPROTO for what no hld sends. */
+static int take_response(struct hl_result *result, const Hl__V1__InvokeResponse *response,
+                         struct hl_client_error *err)
+{
+    *result = (struct hl_result){.value = {.type = HL_TYPE_VOID}};
+    if (response->accounting)
+        accounting_copy(&result->accounting, response->accounting);
+    switch (response->outcome_case) {
+    case HL__V1__INVOKE_RESPONSE__OUTCOME__NOT_SET:
+        return 0;
+    case HL__V1__INVOKE_RESPONSE__OUTCOME_RESULT:
+        if (convert_from_proto(&result->value, response->result, NULL) == 0)
+            return 0;
+        break;
+    case HL__V1__INVOKE_RESPONSE__OUTCOME_ERROR:
+        result->code = response->error->code;
+        result->value = (struct hl_value){
+            .type = HL_TYPE_STRING,
+            .bytes = {response->error->text, strlen(response->error->text)},
+        };
+        return HL_GUEST_ERROR;
+    default:
+        break;
+    }
+    return failure_local(err, -EPROTO, HL_STATUS_INTERNAL, "hld's answer holds no valid result");
+}
+
+static void send_cancel(struct hl_client *client, uint32_t id)
+{
+    Hl__V1__CancelRequest request = HL__V1__CANCEL_REQUEST__INIT;
+    struct pending *p;
+    int r;
+
+    p = pending_new(client, PENDING_DROP, &r);
+    if (!p)
+        return;
+    request.call_id = id;
+    request_send(client, p, SERVICE_FUNCTIONS, "Cancel", 0, &request.base, NULL);
+}
+
+int hl_client_invoke(struct hl_client *client, const struct hl_call *call, struct hl_result *result,
+                     struct hl_client_error *err)
+{
+    uint64_t wait_ns = 0;
+    ProtobufCMessage *response;
+    struct encoded_call encoded;
+    struct pending *p;
+    uint32_t id;
+    int r;
+
+    r = request_begin(client, err);
+    if (r == 0)
+        r = encode(&encoded, call, err);
+    if (r < 0)
+        return r;
+    p = pending_new(client, PENDING_WAIT, &r);
+    if (!p)
+        return failure_local(err, r, HL_STATUS_RESOURCE_EXHAUSTED, "too many requests: %s",
+                             strerror(-r));
+    p->type = &hl__v1__invoke_response__descriptor;
+    id = p->stream;
+    encoded.request.call_id = id;
+    if (call->timeout_ns > 0 && __builtin_add_overflow(call->timeout_ns, GRACE, &wait_ns))
+        wait_ns = 0;
+    r = request_run(client, SERVICE_FUNCTIONS, "Invoke", &encoded.request.base, call->timeout_ns,
+                    wait_ns, p, &response, err);
+    if (r == -ETIMEDOUT && pending_find(client, id))
+        send_cancel(client, id);
+    if (r < 0)
+        return r;
+    return take_response(result, (const Hl__V1__InvokeResponse *)response, err);
+}
+
+int hl_client_submit(struct hl_client *client, const struct hl_call *call, hl_done_cb cb,
+                     void *opaque, uint64_t *id, struct hl_client_error *err)
+{
+    struct encoded_call encoded;
+    struct pending *p;
+    int r;
+
+    if (client->broken) {
+        if (err)
+            *err = client->failure;
+        return client->broken;
+    }
+    r = encode(&encoded, call, err);
+    if (r < 0)
+        return r;
+    p = pending_new(client, PENDING_CALL, &r);
+    if (!p)
+        return failure_local(err, r, HL_STATUS_RESOURCE_EXHAUSTED, "too many requests: %s",
+                             strerror(-r));
+    p->cb = cb;
+    p->opaque = opaque;
+    encoded.request.call_id = p->stream;
+    if (id)
+        *id = p->stream;
+    return request_send(client, p, SERVICE_FUNCTIONS, "Invoke", call->timeout_ns,
+                        &encoded.request.base, err);
+}
+
+void call_complete(struct hl_client *client, struct pending *p,
+                   const struct envelope_response *response)
+{
+    struct hl_client_error err;
+    struct hl_result result;
+    ProtobufCMessage *message;
+    hl_done_cb cb = p->cb;
+    void *opaque = p->opaque;
+    uint32_t id = p->stream;
+    int r;
+
+    pending_remove(client, p);
+    r = request_decode(&client->callback_arena, response, &hl__v1__invoke_response__descriptor,
+                       &message, &err);
+    if (r == 0)
+        r = take_response(&result, (const Hl__V1__InvokeResponse *)message, &err);
+    client->in_callback = true;
+    cb(opaque, id, r, r < 0 ? NULL : &result, r < 0 ? &err : NULL);
+    client->in_callback = false;
+    arena_reset(&client->callback_arena);
+}
+
+int hl_client_cancel(struct hl_client *client, uint64_t id)
+{
+    const struct pending *p = id <= UINT32_MAX ? pending_find(client, (uint32_t)id) : NULL;
+
+    if (client->broken)
+        return client->broken;
+    if (!p || p->kind != PENDING_CALL)
+        return -ENOENT;
+    send_cancel(client, (uint32_t)id);
+    return 0;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_CLIENT_CLIENT_H
+#define HL_CLIENT_CLIENT_H
+
+/* Inside libhlclient: the connection, and requests that wait for their response. */
+
+#include "client/hlmanage.h"
+#include "proto/arena.h"
+#include "proto/buffer.h"
+#include "proto/envelope.h"
+#include "proto/hl.pb-c.h"
+
+#define PENDING_BUCKETS 256u
+#define PENDING_MAX     65536u      /* requests on their way */
+#define OUT_MAX         (64u << 20) /* bytes waiting to be sent */
+
+#define NSEC_PER_SEC 1000000000ull
+
+enum pending_kind {
+    PENDING_WAIT, /* a blocking function waits for it */
+    PENDING_CALL, /* submitted; cb is called */
+    PENDING_DROP, /* nobody waits any more; the response is thrown away */
+};
+
+/* A request without its response. stream is the call's id too. */
+struct pending {
+    struct pending *next;
+    uint32_t stream;
+    enum pending_kind kind;
+    /* PENDING_WAIT: what to decode, and what came of it. */
+    const ProtobufCMessageDescriptor *type;
+    ProtobufCMessage *message;
+    struct hl_client_error *err;
+    int code;
+    bool done;
+    /* PENDING_CALL */
+    hl_done_cb cb;
+    void *opaque;
+};
+
+struct hl_client {
+    int fd;
+    int broken; /* negative errno once the connection is of no use */
+    bool write_closed;
+    bool in_callback;
+    uint32_t next_stream;
+    struct buffer in, out;
+    struct arena arena;          /* what the last function handed out */
+    struct arena callback_arena; /* what a callback is given */
+    struct pending *buckets[PENDING_BUCKETS];
+    struct pending *spare;
+    size_t npending, ncalls;
+    uint64_t spin_ns, timeout_ns;
+    uint64_t wait_avg_ns; /* moving average of how long replies take */
+    unsigned int waits;
+    struct hl_client_error failure; /* what broke the connection */
+};
+
+/* ---- connection.c ---- */
+
+/* Sends what goes without blocking. Trouble shows when reading: nothing is called back from here.
+ */
+void client_flush(struct hl_client *client);
+/* Blocks until p is done. deadline_ns: CLOCK_MONOTONIC, UINT64_MAX for none. Returns: 0 (p->code
+ * says how it went, a lost connection included), -ETIMEDOUT. */
+int client_wait(struct hl_client *client, const struct pending *p, uint64_t deadline_ns);
+uint64_t client_now(void);
+
+/* ---- pending.c ---- */
+
+/* A new entry with a free stream id. Returns: NULL with *code set to -EAGAIN or -ENOMEM. */
+struct pending *pending_new(struct hl_client *client, enum pending_kind kind, int *code);
+struct pending *pending_find(const struct hl_client *client, uint32_t stream);
+void pending_remove(struct hl_client *client, struct pending *p);
+/* Calls every callback with the reason, and marks every waiter done. */
+void pending_fail_all(struct hl_client *client, const struct hl_client_error *reason);
+void pending_fini(struct hl_client *client);
+
+/* ---- request.c ---- */
+
+/* What every public function starts with: refuses in a callback and on a broken connection, and
+ * takes back what the last one handed out. */
+int request_begin(struct hl_client *client, struct hl_client_error *err);
+/* Appends a request's frame and sends what goes. Returns: 0; a negative errno with err filled and p
+ * removed. */
+int request_send(struct hl_client *client, struct pending *p, const char *service,
+                 const char *method, uint64_t timeout_ns, const ProtobufCMessage *request,
+                 struct hl_client_error *err);
+/* Sends a request and waits for its response, which comes in the client's arena. timeout_ns: 0 for
+ * none; *stream, unless NULL, is the request's. Returns: 0; a negative errno with err filled. */
+int request_run(struct hl_client *client, const char *service, const char *method,
+                const ProtobufCMessage *request, uint64_t timeout_ns, uint64_t wait_ns,
+                struct pending *p, ProtobufCMessage **response, struct hl_client_error *err);
+/* The same for management: one line. */
+int request_simple(struct hl_client *client, const char *service, const char *method,
+                   const ProtobufCMessage *request, const ProtobufCMessageDescriptor *type,
+                   ProtobufCMessage **response, struct hl_client_error *err);
+/* Decodes a response's payload into arena, or fills err from its status. Returns: 0 or a negative
+ * errno; with -EPROTO the peer does not speak the protocol. */
+int request_decode(struct arena *arena, const struct envelope_response *response,
+                   const ProtobufCMessageDescriptor *type, ProtobufCMessage **out,
+                   struct hl_client_error *err);
+
+/* ---- call.c ---- */
+
+/* A response to a submitted call: removes p, decodes, calls back. */
+void call_complete(struct hl_client *client, struct pending *p,
+                   const struct envelope_response *response);
+void accounting_copy(struct hl_accounting *out, const Hl__V1__Accounting *in);
+
+/* ---- images.c ---- */
+
+/* in: NULL for all zeros. */
+void limits_copy(struct hl_limits *out, const Hl__V1__Limits *in);
+
+/* ---- failure.c ---- */
+
+/* Something this side found. Returns: code. */
+int failure_local(struct hl_client_error *err, int code, enum hl_status status, const char *fmt,
+                  ...) __attribute__((format(printf, 4, 5)));
+/* The status of a response. Returns: a negative errno for it. */
+int failure_remote(struct hl_client_error *err, struct arena *arena,
+                   const struct envelope_response *response);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests on their way, found by stream id. Ids are odd and count up, so they spread over the
+ * buckets by themselves; entries are reused, so that a steady stream of calls allocates nothing.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "client/client.h"
+
+static struct pending **bucket(struct hl_client *client, uint32_t stream)
+{
+    return &client->buckets[stream / 2 % PENDING_BUCKETS];
+}
+
+struct pending *pending_find(const struct hl_client *client, uint32_t stream)
+{
+    struct pending *p = client->buckets[stream / 2 % PENDING_BUCKETS];
+
+    while (p && p->stream != stream)
+        p = p->next;
+    return p;
+}
+
+struct pending *pending_new(struct hl_client *client, enum pending_kind kind, int *code)
+{
+    struct pending *p = client->spare;
+    struct pending **head;
+
+    if (client->npending >= PENDING_MAX) {
+        *code = -EAGAIN;
+        return NULL;
+    }
+    if (p) {
+        client->spare = p->next;
+    } else {
+        p = malloc(sizeof(*p));
+        if (!p) {
+            *code = -ENOMEM;
+            return NULL;
+        }
+    }
+    /* After 2^31 requests ids start over; one still in use by a long call is passed over. */
+    while (pending_find(client, client->next_stream))
+        client->next_stream += 2;
+    *p = (struct pending){.stream = client->next_stream, .kind = kind};
+    client->next_stream += 2;
+    head = bucket(client, p->stream);
+    p->next = *head;
+    *head = p;
+    client->npending++;
+    if (kind == PENDING_CALL)
+        client->ncalls++;
+    return p;
+}
+
+void pending_remove(struct hl_client *client, struct pending *p)
+{
+    struct pending **at = bucket(client, p->stream);
+
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    client->npending--;
+    if (p->kind == PENDING_CALL)
+        client->ncalls--;
+    p->next = client->spare;
+    client->spare = p;
+}
+
+void pending_fail_all(struct hl_client *client, const struct hl_client_error *reason)
+{
+    for (unsigned int i = 0; i < PENDING_BUCKETS; i++) {
+        struct pending **at = &client->buckets[i];
+
+        while (*at) {
+            struct pending *p = *at;
+            struct pending copy = *p;
+
+            if (p->kind == PENDING_WAIT) {
+                /* Its waiter removes it. */
+                p->code = reason->code;
+                if (p->err)
+                    *p->err = *reason;
+                p->done = true;
+                at = &p->next;
+                continue;
+            }
+            pending_remove(client, p);
+            if (copy.kind != PENDING_CALL)
+                continue;
+            client->in_callback = true;
+            copy.cb(copy.opaque, copy.stream, reason->code, NULL, reason);
+            client->in_callback = false;
+        }
+    }
+}
+
+void pending_fini(struct hl_client *client)
+{
+    while (client->spare) {
+        struct pending *p = client->spare;
+
+        client->spare = p->next;
+        free(p);
+    }
+}
