@@ -2,4 +2,5 @@
 EXTRA_DIST += \
 	contrib/install-packages \
 	contrib/packages.txt \
-	contrib/packages-test.txt
+	contrib/packages-test.txt \
+	contrib/test
