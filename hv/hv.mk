@@ -9,14 +9,24 @@ libhv_la_SOURCES += \
 	hv/backend.c \
 	hv/backend.h \
 	hv/boot.c \
+	hv/build.c \
+	hv/call.c \
+	hv/call.h \
+	hv/fault.c \
+	hv/guest.c \
+	hv/guest.h \
 	hv/image.c \
 	hv/image.h \
 	hv/image_internal.h \
+	hv/instance.c \
 	hv/instance.h \
 	hv/snapshot.c \
 	hv/snapshot.h \
 	hv/snapshot_internal.h \
-	hv/symbols.c
+	hv/space.c \
+	hv/space.h \
+	hv/symbols.c \
+	hv/syscall.c
 
 # kvm, and what both backends kick with
 libhv_la_SOURCES += \

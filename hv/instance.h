@@ -89,7 +89,8 @@ enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
 
 /* After INSTANCE_DONE. *value: a result, whose string or bytes are a copy the caller frees through
  * *storage (free(3)), or, when the guest answered with an error, *is_error with code and text in a
- * string value. The copy was checked, the guest cannot change it any more. */
+ * string value. The copy was checked, the guest cannot change it any more. Returns: 0; -ENOMEM;
+ * -EPROTO for text that is not UTF-8, a guest fault as instance_failure then says: free it. */
 struct instance_result {
     bool is_error;
     int32_t code;
@@ -102,8 +103,9 @@ const struct instance_failure *instance_failure(const struct instance *inst);
 const struct instance_counters *instance_counters(const struct instance *inst);
 
 /* Back to the snapshot. audit: compare everything afterwards. Returns: 0 warm again; 1 not reusable
- * by design (process backend, changed permissions): free it; -EBADMSG the audit found a difference,
- * err says which; other negative errno. Anything but 0: the instance can only be freed. */
+ * by design (process backend, changed permissions, a call that failed or was not over): free it;
+ * -EBADMSG the audit found a difference, err says which; other negative errno. Anything but 0: the
+ * instance can only be freed. */
 int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl_error *err);
 
 /* For tests of the audit: parts of later resets to leave out, enum hv_reset_skip. */

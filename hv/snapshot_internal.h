@@ -28,7 +28,7 @@ struct snapshot {
     size_t nextents;
     struct hv_regs regs;
     struct linux_state linux_state;
-    uint64_t *used; /* pages of [brk_start, map_top) that are heap or mapped, bit 0 = brk_start */
+    uint64_t *used; /* anonymous mappings, bit n of word n / 64: page n */
     uint64_t *hot;
 };
 

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One call's arguments and result in the I/O window. The window belongs to the guest: it is written
+ * front to back without reading, and of a result first the header is copied and checked, then the
+ * bytes it points to are copied and the copy is checked. Nothing is read twice.
+ */
+#include "hv/call.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+static bool is_counted(enum hl_type type)
+{
+    return type == HL_TYPE_STRING || type == HL_TYPE_BYTES;
+}
+
+static uint64_t align8(uint64_t value)
+{
+    return (value + 7) & ~7ull;
+}
+
+static const char *type_shown(enum hl_type type)
+{
+    const char *name = hl_type_name(type);
+
+    return name ? name : "of an unknown type";
+}
+
+static int check_value(const struct image_function *fn, size_t i, const struct hl_value *arg,
+                       struct hl_error *err)
+{
+    char signature[160];
+
+    if (arg->type != fn->sig.params[i]) {
+        hl_signature_format(signature, sizeof(signature), fn->name, &fn->sig);
+        return hl_error_set(err, -EINVAL, "argument %zu of %s must be %s, not %s", i + 1, signature,
+                            type_shown(fn->sig.params[i]), type_shown(arg->type));
+    }
+    if (arg->type == HL_TYPE_STRING && !hl_utf8_valid(arg->bytes.data, arg->bytes.len))
+        return hl_error_set(err, -EINVAL,
+                            "argument %zu of %s is a string but not well-formed UTF-8", i + 1,
+                            fn->name);
+    return 0;
+}
+
+int call_check(const struct image_function *fn, uint64_t io_size, const struct hl_value *args,
+               size_t nargs, uint32_t *size, struct hl_error *err)
+{
+    uint64_t room = io_size > HL_ABI_RESULT_ROOM ? io_size - HL_ABI_RESULT_ROOM : 0;
+    uint64_t total = sizeof(struct hl_abi_call) + nargs * sizeof(struct hl_abi_value);
+    char signature[160];
+
+    if (nargs != fn->sig.nparams) {
+        hl_signature_format(signature, sizeof(signature), fn->name, &fn->sig);
+        return hl_error_set(err, -EINVAL, "%s takes %u argument%s, %zu given", signature,
+                            fn->sig.nparams, fn->sig.nparams == 1 ? "" : "s", nargs);
+    }
+    for (size_t i = 0; i < nargs; i++) {
+        int rc = check_value(fn, i, &args[i], err);
+
+        if (rc < 0)
+            return rc;
+        if (is_counted(args[i].type) &&
+            (args[i].bytes.len > UINT32_MAX ||
+             __builtin_add_overflow(align8(total), args[i].bytes.len, &total)))
+            total = UINT64_MAX - 8;
+    }
+    if (total > room)
+        return hl_error_set(err, -EMSGSIZE,
+                            "the arguments take %" PRIu64 " bytes, more than the %" PRIu64
+                            " this image's I/O window of %" PRIu64 " leaves them",
+                            total, room, io_size);
+    *size = (uint32_t)total;
+    return 0;
+}
+
+static uint64_t scalar_bits(const struct hl_value *arg)
+{
+    uint32_t low;
+    uint64_t bits;
+
+    switch (arg->type) {
+    case HL_TYPE_I32:
+        return (uint64_t)(int64_t)arg->i32;
+    case HL_TYPE_U32:
+        return arg->u32;
+    case HL_TYPE_I64:
+        return (uint64_t)arg->i64;
+    case HL_TYPE_U64:
+        return arg->u64;
+    case HL_TYPE_F32:
+        memcpy(&low, &arg->f32, sizeof(low));
+        return low;
+    case HL_TYPE_F64:
+        memcpy(&bits, &arg->f64, sizeof(bits));
+        return bits;
+    case HL_TYPE_BOOL:
+        return arg->b ? 1 : 0;
+    default:
+        return 0;
+    }
+}
+
+void call_write(uint8_t *window, uint32_t index, const struct hl_value *args, size_t nargs,
+                uint32_t size)
+{
+    const struct hl_abi_call header = {
+        .magic = HL_ABI_CALL_MAGIC,
+        .function = index,
+        .nargs = (uint32_t)nargs,
+        .size = size,
+    };
+    struct hl_abi_value values[HL_ABI_MAX_PARAMS] = {0};
+    uint64_t at = sizeof(header) + nargs * sizeof(values[0]);
+
+    for (size_t i = 0; i < nargs; i++) {
+        values[i].type = (uint32_t)args[i].type;
+        if (!is_counted(args[i].type)) {
+            values[i].bits = scalar_bits(&args[i]);
+            continue;
+        }
+        at = align8(at);
+        values[i].bits = at;
+        values[i].len = (uint32_t)args[i].bytes.len;
+        if (args[i].bytes.len > 0)
+            memcpy(window + at, args[i].bytes.data, args[i].bytes.len);
+        at += args[i].bytes.len;
+    }
+    memcpy(window, &header, sizeof(header));
+    memcpy(window + sizeof(header), values, nargs * sizeof(values[0]));
+}
+
+static bool in_window(uint64_t offset, uint64_t len, uint64_t io_size)
+{
+    return offset <= io_size && len <= io_size - offset;
+}
+
+/* Integers must be extended to 64 bits as their type says, a bool 0 or 1. */
+static int check_bits(enum hl_type type, uint64_t bits, struct hl_error *err)
+{
+    bool good = true;
+
+    if (type == HL_TYPE_I32)
+        good = (uint64_t)(int64_t)(int32_t)bits == bits;
+    else if (type == HL_TYPE_U32)
+        good = bits <= UINT32_MAX;
+    else if (type == HL_TYPE_BOOL)
+        good = bits <= 1;
+    if (!good)
+        return hl_error_set(err, -EPROTO, "its result 0x%" PRIx64 " is no %s", bits,
+                            type_shown(type));
+    return 0;
+}
+
+static int check_error(const struct hl_abi_result *result, uint64_t io_size, struct hl_error *err)
+{
+    if (result->text_len > HL_ABI_LOG_MAX)
+        return hl_error_set(err, -EPROTO, "its error text has %u bytes, more than %u",
+                            result->text_len, HL_ABI_LOG_MAX);
+    if (!in_window(result->text, result->text_len, io_size))
+        return hl_error_set(err, -EPROTO,
+                            "its error text at offset 0x%" PRIx64 " is outside the I/O window",
+                            result->text);
+    return 0;
+}
+
+int call_read_result(const struct image_function *fn, const uint8_t *window, uint64_t io_size,
+                     uint64_t offset, struct hl_abi_result *result, struct hl_error *err)
+{
+    const struct hl_abi_value *value = &result->value;
+
+    if (offset % 8 != 0 || !in_window(offset, sizeof(*result), io_size))
+        return hl_error_set(err, -EPROTO,
+                            "its result at offset 0x%" PRIx64 " is misaligned or outside the I/O "
+                            "window",
+                            offset);
+    memcpy(result, window + offset, sizeof(*result));
+    if (result->magic != HL_ABI_RESULT_MAGIC)
+        return hl_error_set(err, -EPROTO, "its result's magic is 0x%08x", result->magic);
+    if (result->error > 1)
+        return hl_error_set(err, -EPROTO, "its result's error field is %u", result->error);
+    if (result->error)
+        return check_error(result, io_size, err);
+    if (value->type != (uint32_t)fn->sig.ret)
+        return hl_error_set(err, -EPROTO, "%s returned type %u instead of %s", fn->name,
+                            value->type, type_shown(fn->sig.ret));
+    if (!is_counted(fn->sig.ret))
+        return check_bits(fn->sig.ret, value->bits, err);
+    if (!in_window(value->bits, value->len, io_size))
+        return hl_error_set(err, -EPROTO,
+                            "its result of %u bytes at offset 0x%" PRIx64
+                            " is outside the I/O window",
+                            value->len, value->bits);
+    return 0;
+}
+
+static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool text,
+                      struct hl_value *value, void **storage, struct hl_error *err)
+{
+    _cleanup_free_ uint8_t *copy = malloc(len > 0 ? len : 1);
+
+    if (!copy)
+        return hl_error_set(err, -ENOMEM, "no memory for a result of %u bytes", len);
+    memcpy(copy, window + offset, len);
+    if (text && !hl_utf8_valid(copy, len))
+        return hl_error_set(err, -EPROTO, "its text is not well-formed UTF-8");
+    value->bytes.data = copy;
+    value->bytes.len = len;
+    *storage = HL_STEAL(copy);
+    return 0;
+}
+
+static void take_scalar(struct hl_value *value, uint64_t bits)
+{
+    uint32_t low = (uint32_t)bits;
+
+    switch (value->type) {
+    case HL_TYPE_I32:
+        value->i32 = (int32_t)low;
+        break;
+    case HL_TYPE_U32:
+        value->u32 = low;
+        break;
+    case HL_TYPE_I64:
+        value->i64 = (int64_t)bits;
+        break;
+    case HL_TYPE_U64:
+        value->u64 = bits;
+        break;
+    case HL_TYPE_F32:
+        memcpy(&value->f32, &low, sizeof(low));
+        break;
+    case HL_TYPE_F64:
+        memcpy(&value->f64, &bits, sizeof(bits));
+        break;
+    case HL_TYPE_BOOL:
+        value->b = bits != 0;
+        break;
+    default:
+        break;
+    }
+}
+
+int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
+                    struct hl_value *value, void **storage, struct hl_error *err)
+{
+    *storage = NULL;
+    memset(value, 0, sizeof(*value));
+    if (result->error) {
+        value->type = HL_TYPE_STRING;
+        return take_bytes(window, result->text, result->text_len, true, value, storage, err);
+    }
+    value->type = (enum hl_type)result->value.type;
+    if (is_counted(value->type))
+        return take_bytes(window, result->value.bits, result->value.len,
+                          value->type == HL_TYPE_STRING, value, storage, err);
+    take_scalar(value, result->value.bits);
+    return 0;
+}

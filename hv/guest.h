@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_HV_GUEST_H
+#define HL_HV_GUEST_H
+
+/*
+ * A guest on a machine, between one host decision and the next: runs it, serves its system calls
+ * and log lines, and stops where somebody above must act. Start-up (hv/build.c) and calls
+ * (hv/instance.c) are both made of it. For hv/ alone.
+ */
+
+#include "hv/instance.h"
+#include "hv/space.h"
+
+#define GUEST_LINE_MAX 1024 /* a log line; longer ones are cut into several */
+
+enum guest_state {
+    GUEST_READY = 1, /* announced READY: before its first call */
+    GUEST_DONE,      /* announced a result: `result` is its offset in the window */
+    GUEST_KICKED,
+    GUEST_FAILED, /* failure says why; the machine can only be freed */
+};
+
+struct guest {
+    const struct hv_backend *hv;
+    struct hv_machine *machine;
+    struct snapshot *snap;   /* borrowed */
+    const struct image *img; /* borrowed */
+    struct space space;
+    bool starting; /* before READY */
+    uint64_t result;
+    uint64_t fs_base;
+    struct instance_counters counters;
+    bool failed;
+    struct instance_failure failure;
+    instance_log_cb log;
+    void *log_opaque;
+    char line[GUEST_LINE_MAX]; /* written to 1 or 2 so far, without its newline */
+    size_t line_len;
+    int line_level;
+};
+
+/* The machine is bound to snap. Everything is borrowed. */
+void guest_init(struct guest *g, const struct hv_backend *hv, struct hv_machine *machine,
+                struct snapshot *snap, const struct image *img, bool starting);
+void guest_fini(struct guest *g);
+
+/* The machine was reset: everything of the last call goes, but its counters. */
+void guest_reset(struct guest *g);
+
+/* Runs until something above must act, at most until until_ns. */
+enum guest_state guest_run(struct guest *g, uint64_t until_ns);
+
+/* Ends the guest, the first time it is called; later failures do not overwrite it. */
+void guest_fail(struct guest *g, enum instance_end end, int code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Guest memory with the guest's own permissions. Returns: 0, -EFAULT. */
+int guest_copy_in(struct guest *g, hl_gpa addr, void *buf, uint64_t len);
+int guest_copy_out(struct guest *g, hl_gpa addr, const void *buf, uint64_t len);
+
+/* Log output: text of any bytes, cut at newlines; level: HL_ABI_LOG_…. guest_log_flush sends what
+ * has no newline yet. */
+void guest_log(struct guest *g, int level, const char *text, size_t len);
+void guest_log_flush(struct guest *g);
+
+/* hv/syscall.c: serves one system call. Returns: what rax gets; guest_fail was called if it ends
+ * the guest. */
+int64_t guest_syscall(struct guest *g, uint64_t nr, const uint64_t args[6]);
+
+/* hv/fault.c: fills failure->symbol and failure->text from failure->fault. */
+void fault_describe(struct instance_failure *failure, const struct image *img, uint64_t bias);
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls on a bound machine. The order is fixed: begin writes the call, run goes to its end, result
+ * copies the answer, reset returns to the snapshot. What does not fit that order is refused, and an
+ * instance whose guest failed in any way is never reset, only freed.
+ */
+#include "hv/instance.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "hv/call.h"
+#include "hv/guest.h"
+
+#define SLOT_MIN (16ull << 20)
+
+struct shell {
+    const struct hv_backend *hv;
+    struct hv_machine *machine;
+    uint64_t slot_size;
+};
+
+enum phase {
+    PHASE_WARM,
+    PHASE_CALLING,
+    PHASE_DONE,
+    PHASE_BROKEN,
+};
+
+struct instance {
+    const struct hv_backend *hv;
+    struct hv_machine *machine;
+    struct snapshot *snap;
+    const struct image *img;
+    enum phase phase;
+    struct guest guest;
+    const struct image_function *function;
+    struct hl_abi_result result;
+    unsigned int skip;
+};
+
+HL_DEFINE_CLEANUP(struct shell *, shell_free)
+HL_DEFINE_CLEANUP(struct instance *, instance_free)
+
+uint64_t shell_class(uint64_t memory_size)
+{
+    uint64_t size = SLOT_MIN;
+
+    while (size < memory_size && size < 1ull << 62)
+        size *= 2;
+    return size;
+}
+
+int shell_new(struct shell **out, const struct hv_backend *hv, struct hv_host *host,
+              uint64_t slot_size, struct hl_error *err)
+{
+    _cleanup_(shell_freep) struct shell *shell = calloc(1, sizeof(*shell));
+    int rc;
+
+    *out = NULL;
+    if (!shell)
+        return hl_error_set(err, -ENOMEM, "no memory for a shell");
+    shell->hv = hv;
+    shell->slot_size = slot_size;
+    rc = hv->machine_new(&shell->machine, host, slot_size, err);
+    if (rc < 0)
+        return rc;
+    *out = HL_STEAL(shell);
+    return 0;
+}
+
+void shell_free(struct shell *shell)
+{
+    if (!shell)
+        return;
+    shell->hv->machine_free(shell->machine);
+    free(shell);
+}
+
+int instance_bind(struct instance **out, struct shell *shell, struct snapshot *snap,
+                  const struct image *img, struct hl_error *err)
+{
+    _cleanup_(shell_freep) struct shell *taken = shell;
+    _cleanup_(instance_freep) struct instance *inst = NULL;
+    int rc;
+
+    *out = NULL;
+    if (snapshot_size(snap) > taken->slot_size)
+        return hl_error_set(err, -EINVAL,
+                            "a snapshot of %" PRIu64 " bytes does not fit a shell of %" PRIu64,
+                            snapshot_size(snap), taken->slot_size);
+    inst = calloc(1, sizeof(*inst));
+    if (!inst)
+        return hl_error_set(err, -ENOMEM, "no memory for an instance");
+    inst->hv = taken->hv;
+    inst->machine = HL_STEAL(taken->machine);
+    rc = inst->hv->bind(inst->machine, snap, err);
+    if (rc < 0)
+        return rc;
+    inst->snap = snapshot_ref(snap);
+    inst->img = img;
+    guest_init(&inst->guest, inst->hv, inst->machine, snap, img, false);
+    *out = HL_STEAL(inst);
+    return 0;
+}
+
+void instance_free(struct instance *inst)
+{
+    if (!inst)
+        return;
+    guest_fini(&inst->guest);
+    inst->hv->machine_free(inst->machine);
+    snapshot_unref(inst->snap);
+    free(inst);
+}
+
+void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque)
+{
+    inst->guest.log = cb;
+    inst->guest.log_opaque = opaque;
+}
+
+void instance_set_skip(struct instance *inst, unsigned int skip)
+{
+    inst->skip = skip;
+}
+
+int instance_check_args(const struct image *img, size_t function, uint64_t io_size,
+                        const struct hl_value *args, size_t nargs, struct hl_error *err)
+{
+    const struct image_function *fn = image_function(img, function);
+    uint32_t size;
+
+    if (!fn)
+        return hl_error_set(err, -EINVAL, "function %zu of %zu", function,
+                            image_function_count(img));
+    return call_check(fn, io_size, args, nargs, &size, err);
+}
+
+int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
+                   size_t nargs, struct hl_error *err)
+{
+    const struct image_function *fn = image_function(inst->img, function);
+    uint32_t size;
+    int rc;
+
+    if (inst->phase != PHASE_WARM)
+        return hl_error_set(err, -EBUSY, "the instance has a call already");
+    if (!fn)
+        return hl_error_set(err, -EINVAL, "function %zu of %zu", function,
+                            image_function_count(inst->img));
+    rc = call_check(fn, snapshot_io_size(inst->snap), args, nargs, &size, err);
+    if (rc < 0)
+        return rc;
+    call_write(inst->hv->io_window(inst->machine), (uint32_t)function, args, nargs, size);
+    inst->hv->io_dirty(inst->machine, 0, size);
+    inst->hv->set_return(inst->machine, size);
+    memset(&inst->guest.counters, 0, sizeof(inst->guest.counters));
+    inst->function = fn;
+    inst->phase = PHASE_CALLING;
+    return 0;
+}
+
+static enum instance_state broken(struct instance *inst)
+{
+    inst->phase = PHASE_BROKEN;
+    return INSTANCE_FAULT;
+}
+
+static enum instance_state finish(struct instance *inst)
+{
+    struct hl_error err = HL_ERROR_INIT;
+
+    if (call_read_result(inst->function, inst->hv->io_window(inst->machine),
+                         snapshot_io_size(inst->snap), inst->guest.result, &inst->result,
+                         &err) < 0) {
+        guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", err.text);
+        return broken(inst);
+    }
+    inst->phase = PHASE_DONE;
+    return INSTANCE_DONE;
+}
+
+enum instance_state instance_run(struct instance *inst, uint64_t until_ns)
+{
+    if (inst->phase == PHASE_DONE)
+        return INSTANCE_DONE;
+    if (inst->phase != PHASE_CALLING) {
+        guest_fail(&inst->guest, INSTANCE_END_DIED, 0, "run without a call");
+        return broken(inst);
+    }
+    switch (guest_run(&inst->guest, until_ns)) {
+    case GUEST_DONE:
+        return finish(inst);
+    case GUEST_KICKED:
+        return INSTANCE_KICKED;
+    default:
+        return broken(inst);
+    }
+}
+
+int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err)
+{
+    int rc;
+
+    memset(result, 0, sizeof(*result));
+    if (inst->phase != PHASE_DONE)
+        return hl_error_set(err, -EBUSY, "the call has no result");
+    rc = call_take_value(&inst->result, inst->hv->io_window(inst->machine), &result->value,
+                         &result->storage, err);
+    if (rc == -EPROTO) {
+        guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0,
+                   "broken result: text that is not well-formed UTF-8");
+        broken(inst);
+    }
+    if (rc < 0)
+        return rc;
+    result->is_error = inst->result.error != 0;
+    result->code = result->is_error ? inst->result.code : 0;
+    return 0;
+}
+
+const struct instance_failure *instance_failure(const struct instance *inst)
+{
+    return &inst->guest.failure;
+}
+
+const struct instance_counters *instance_counters(const struct instance *inst)
+{
+    return &inst->guest.counters;
+}
+
+int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl_error *err)
+{
+    uint64_t written = 0;
+    int rc;
+
+    *pages = 0;
+    /* A guest stopped in the middle of something is not worth trusting a reset to. */
+    if (inst->phase == PHASE_BROKEN || inst->phase == PHASE_CALLING)
+        return 1;
+    rc = inst->hv->reset(inst->machine, inst->skip, &written);
+    *pages = written;
+    if (rc == 0 && audit)
+        rc = inst->hv->audit(inst->machine, err) == 0 ? 0 : -EBADMSG;
+    if (rc != 0) {
+        inst->phase = PHASE_BROKEN;
+        if (rc < 0 && rc != -EBADMSG)
+            hl_error_wrap(err, rc, "reset");
+        return rc;
+    }
+    guest_reset(&inst->guest);
+    inst->phase = PHASE_WARM;
+    return 0;
+}
+
+void instance_kick(struct instance *inst)
+{
+    inst->hv->kick(inst->machine);
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * brk, mmap and mprotect for a guest whose page tables cost a lot to change and whose calls last
+ * microseconds. The rule:
+ *
+ * - Everything between the program and the stack's closed page is readable and writable in every
+ *   snapshot. Growing the heap and mapping memory move a mark and set bits; no table is touched and
+ *   the instance stays one that can be reset.
+ * - A mapping comes readable and writable whatever was asked for (but never executable).
+ * - Before READY mprotect is exact, wherever it points: what start-up closes (RELRO, a library's
+ *   guard pages) is closed in the ready snapshot.
+ * - In a call, narrowing heap, mappings or stack is acknowledged and not done: the guest would only
+ *   protect itself from itself, for one call. Widening, and any change to the program's own
+ *   segments, is done and costs the instance its reset.
+ * - Nothing is ever made executable; asking for what is already there is no change.
+ * - Memory given back is marked stale, and zeroed when it is handed out again. That can be the
+ *   whole memory, so it is done in steps, before the guest goes on and with an eye on the clock.
+ *
+ * So the guest can reach memory it never asked for. It is its own, zero at the start of each call
+ * and counted in its image's limit, so nothing depends on closing it.
+ */
+#include "config.h"
+
+#include "hv/space.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "guest/hl_abi.h"
+#include "hv/snapshot_internal.h"
+#include "hv/timer.h"
+
+#define PAGE        ((uint64_t)HL_ABI_PAGE_SIZE)
+#define SETTLE_STEP (64 * 1024u) /* bytes zeroed between two looks at the clock */
+#define READ_WRITE  (HV_PROT_READ | HV_PROT_WRITE)
+
+void space_init(struct space *s, const struct hv_backend *hv, struct hv_machine *machine,
+                struct snapshot *snap, bool starting)
+{
+    *s = (struct space){.hv = hv, .machine = machine, .snap = snap, .starting = starting};
+    space_reset(s);
+}
+
+void space_reset(struct space *s)
+{
+    space_fini(s);
+    s->brk = s->brk_high = snapshot_linux(s->snap)->brk;
+    s->settle_at = s->settle_end = 0;
+}
+
+void space_fini(struct space *s)
+{
+    free(s->prot);
+    free(s->used);
+    s->prot = NULL;
+    s->used = s->stale = NULL;
+}
+
+const uint8_t *space_prot(const struct space *s)
+{
+    return s->prot ? s->prot : s->snap->prot;
+}
+
+const uint64_t *space_used(const struct space *s)
+{
+    return s->used ? s->used : s->snap->used;
+}
+
+static uint64_t page_up(uint64_t addr)
+{
+    return (addr + PAGE - 1) & ~(PAGE - 1);
+}
+
+static bool get_bit(const uint64_t *bits, uint64_t page)
+{
+    return bits[page / 64] >> (page % 64) & 1;
+}
+
+static void put_bits(uint64_t *bits, hl_gpa start, hl_gpa end, bool value)
+{
+    for (uint64_t page = start / PAGE; page < end / PAGE; page++) {
+        if (value)
+            bits[page / 64] |= 1ull << (page % 64);
+        else
+            bits[page / 64] &= ~(1ull << (page % 64));
+    }
+}
+
+static bool any_used(const struct space *s, hl_gpa start, hl_gpa end)
+{
+    const uint64_t *used = space_used(s);
+
+    for (uint64_t page = start / PAGE; page < end / PAGE; page++) {
+        if (get_bit(used, page))
+            return true;
+    }
+    return false;
+}
+
+static int own_bits(struct space *s)
+{
+    size_t words = s->snap->npages / 64 + 1;
+
+    if (s->used)
+        return 0;
+    s->used = calloc(2 * words, sizeof(*s->used));
+    if (!s->used)
+        return -ENOMEM;
+    memcpy(s->used, s->snap->used, words * sizeof(*s->used));
+    s->stale = s->used + words;
+    return 0;
+}
+
+/* Before the guest goes on, the stale pages of the range are zeroed. One system call at a time, so
+ * one range is enough. */
+static void settle_later(struct space *s, hl_gpa start, hl_gpa end)
+{
+    s->settle_at = start;
+    s->settle_end = end;
+}
+
+static int zero_pages(struct space *s, hl_gpa addr, uint64_t len)
+{
+    static const uint8_t zeros[SETTLE_STEP];
+
+    return s->hv->mem_write(s->machine, addr, zeros, len);
+}
+
+int space_settle(struct space *s, uint64_t until_ns)
+{
+    while (s->settle_at < s->settle_end) {
+        uint64_t len = 0;
+        int rc;
+
+        while (s->settle_at + len < s->settle_end && len < SETTLE_STEP &&
+               get_bit(s->stale, (s->settle_at + len) / PAGE))
+            len += PAGE;
+        if (len == 0) {
+            s->settle_at += PAGE;
+            continue;
+        }
+        rc = zero_pages(s, s->settle_at, len);
+        if (rc < 0)
+            return rc;
+        put_bits(s->stale, s->settle_at, s->settle_at + len, false);
+        s->settle_at += len;
+        if (s->settle_at < s->settle_end && hv_now_ns() >= until_ns)
+            return 1;
+    }
+    return 0;
+}
+
+bool space_allows(const struct space *s, hl_gpa addr, uint64_t len, bool write)
+{
+    unsigned int wanted = write ? HV_PROT_WRITE : HV_PROT_READ;
+    const uint8_t *prot = space_prot(s);
+    uint64_t end;
+
+    if (len == 0)
+        return true;
+    if (__builtin_add_overflow(addr, len, &end) || end > s->snap->size)
+        return false;
+    for (uint64_t page = addr / PAGE; page <= (end - 1) / PAGE; page++) {
+        if (!(prot[page] & wanted))
+            return false;
+    }
+    return true;
+}
+
+/* Changes the permissions of whole pages, in the machine and in the books. */
+static int apply(struct space *s, hl_gpa start, hl_gpa end, unsigned int prot)
+{
+    int rc;
+
+    if (!s->prot) {
+        s->prot = malloc(s->snap->npages);
+        if (!s->prot)
+            return -ENOMEM;
+        memcpy(s->prot, s->snap->prot, s->snap->npages);
+    }
+    rc = s->hv->protect(s->machine, start, end - start, (enum hv_prot)prot);
+    if (rc < 0)
+        return rc == -ENOMEM ? rc : -EIO;
+    for (uint64_t page = start / PAGE; page < end / PAGE; page++) {
+        unsigned int was = s->prot[page] & (HV_PROT_WRITE | SPACE_WAS_WRITABLE);
+
+        s->prot[page] = (uint8_t)(prot | (was ? SPACE_WAS_WRITABLE : 0u));
+    }
+    return 0;
+}
+
+/* Whether each page of the range allows `all`, and nothing but it when exact. */
+static bool permits(const struct space *s, hl_gpa start, hl_gpa end, unsigned int all, bool exact)
+{
+    const uint8_t *prot = space_prot(s);
+
+    for (uint64_t page = start / PAGE; page < end / PAGE; page++) {
+        unsigned int have = prot[page] & ~(unsigned int)SPACE_WAS_WRITABLE;
+
+        if ((have & all) != all || (exact && have != all))
+            return false;
+    }
+    return true;
+}
+
+int64_t space_brk(struct space *s, uint64_t addr)
+{
+    const struct linux_state *at = snapshot_linux(s->snap);
+    hl_gpa old_end = page_up(s->brk), new_end;
+
+    if (addr < at->brk_start || addr > at->map_top)
+        return (int64_t)s->brk;
+    new_end = page_up(addr);
+    if (new_end == old_end) {
+        s->brk = addr;
+        return (int64_t)s->brk;
+    }
+    if (new_end < old_end) {
+        if (own_bits(s) < 0)
+            return (int64_t)s->brk;
+        put_bits(s->stale, new_end, old_end, true);
+    } else {
+        if (any_used(s, old_end, new_end))
+            return (int64_t)s->brk;
+        if (!permits(s, old_end, new_end, READ_WRITE, false) &&
+            apply(s, old_end, new_end, READ_WRITE) < 0)
+            return (int64_t)s->brk;
+        if (old_end < s->brk_high && s->stale)
+            settle_later(s, old_end, new_end);
+    }
+    s->brk = addr;
+    if (new_end > s->brk_high)
+        s->brk_high = new_end;
+    return (int64_t)s->brk;
+}
+
+/* The highest free range of len bytes between heap and stack. Returns: its start, 0 for none. */
+static hl_gpa find_free(const struct space *s, uint64_t len)
+{
+    const uint64_t *used = space_used(s);
+    hl_gpa floor = page_up(s->brk), end = snapshot_linux(s->snap)->map_top;
+
+    for (hl_gpa at = end; at > floor;) {
+        at -= PAGE;
+        if (get_bit(used, at / PAGE))
+            end = at;
+        else if (end - at >= len)
+            return at;
+    }
+    return 0;
+}
+
+static int64_t choose(const struct space *s, uint64_t addr, uint64_t len, uint64_t flags)
+{
+    const struct linux_state *at = snapshot_linux(s->snap);
+    hl_gpa found;
+
+    if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
+        found = find_free(s, len);
+        return found ? (int64_t)found : -ENOMEM;
+    }
+    if (addr % PAGE != 0)
+        return -EINVAL;
+    if (addr < at->brk_start || addr > at->map_top || len > at->map_top - addr)
+        return -ENOMEM;
+    if ((flags & MAP_FIXED_NOREPLACE) && (addr < page_up(s->brk) || any_used(s, addr, addr + len)))
+        return -EEXIST;
+    return (int64_t)addr;
+}
+
+int64_t space_mmap(struct space *s, uint64_t addr, uint64_t len, uint64_t prot, uint64_t flags)
+{
+    hl_gpa heap_end = page_up(s->brk);
+    int64_t start;
+    uint64_t end;
+    int rc;
+
+    if (!(flags & MAP_ANONYMOUS))
+        return -EBADF;
+    if (len == 0 || (flags & MAP_HUGETLB))
+        return -EINVAL;
+    if (prot & PROT_EXEC)
+        return -EACCES;
+    if (len > s->snap->size)
+        return -ENOMEM;
+    len = page_up(len);
+    start = choose(s, addr, len, flags);
+    if (start < 0)
+        return start;
+    end = (uint64_t)start + len;
+    rc = own_bits(s);
+    if (rc < 0)
+        return rc;
+    if (!permits(s, (hl_gpa)start, end, READ_WRITE, false)) {
+        rc = apply(s, (hl_gpa)start, end, READ_WRITE);
+        if (rc < 0)
+            return rc;
+    }
+    /* A fixed mapping replaces what is there: mappings, or part of the heap. */
+    for (hl_gpa at = (hl_gpa)start; at < end; at += PAGE) {
+        if (at < heap_end || get_bit(s->used, at / PAGE))
+            put_bits(s->stale, at, at + PAGE, true);
+    }
+    if (end > heap_end)
+        put_bits(s->used, (hl_gpa)start > heap_end ? (hl_gpa)start : heap_end, end, true);
+    settle_later(s, (hl_gpa)start, end);
+    return start;
+}
+
+int64_t space_munmap(struct space *s, uint64_t addr, uint64_t len)
+{
+    const struct linux_state *at = snapshot_linux(s->snap);
+    uint64_t end;
+    int rc;
+
+    if (addr % PAGE != 0 || len == 0 || len > s->snap->size)
+        return -EINVAL;
+    len = page_up(len);
+    if (__builtin_add_overflow(addr, len, &end) || addr < page_up(s->brk) || end > at->map_top)
+        return -EINVAL;
+    rc = own_bits(s);
+    if (rc < 0)
+        return rc;
+    for (; addr < end; addr += PAGE) {
+        if (!get_bit(s->used, addr / PAGE))
+            continue;
+        put_bits(s->used, addr, addr + PAGE, false);
+        put_bits(s->stale, addr, addr + PAGE, true);
+    }
+    return 0;
+}
+
+/* The program, the heap, mappings, the stack: what mprotect and madvise may name. */
+static bool is_mapped(const struct space *s, hl_gpa start, hl_gpa end)
+{
+    const struct linux_state *at = snapshot_linux(s->snap);
+    hl_gpa heap_end = page_up(s->brk);
+    const uint64_t *used = space_used(s);
+
+    if (start < at->program_start || end > s->snap->size)
+        return false;
+    for (hl_gpa addr = start; addr < end; addr += PAGE) {
+        if (addr >= heap_end && addr < at->stack_start &&
+            (addr >= at->map_top || !get_bit(used, addr / PAGE)))
+            return false;
+    }
+    return true;
+}
+
+/* Checks (addr, len) of mprotect and madvise. Returns: 0 with *end set, or a negative errno. */
+static int check_range(const struct space *s, uint64_t addr, uint64_t len, uint64_t *end)
+{
+    if (addr % PAGE != 0)
+        return -EINVAL;
+    if (len > s->snap->size || __builtin_add_overflow(addr, page_up(len), end) ||
+        (len > 0 && !is_mapped(s, addr, *end)))
+        return -ENOMEM;
+    return 0;
+}
+
+int64_t space_mprotect(struct space *s, uint64_t addr, uint64_t len, uint64_t prot)
+{
+    unsigned int wanted = HV_PROT_NONE;
+    uint64_t end;
+    int rc = check_range(s, addr, len, &end);
+
+    if (rc < 0 || len == 0)
+        return rc;
+    if (prot & ~(uint64_t)(PROT_READ | PROT_WRITE | PROT_EXEC))
+        return -EINVAL;
+    if (prot & PROT_READ)
+        wanted |= HV_PROT_READ;
+    if (prot & PROT_WRITE)
+        wanted |= READ_WRITE;
+    if (prot & PROT_EXEC)
+        wanted |= HV_PROT_READ | HV_PROT_EXEC;
+    if (permits(s, addr, end, wanted, true))
+        return 0;
+    if (prot & PROT_EXEC)
+        return -EACCES;
+    if (!s->starting && addr >= snapshot_linux(s->snap)->brk_start &&
+        permits(s, addr, end, wanted, false))
+        return 0;
+    return apply(s, addr, end, wanted);
+}
+
+int64_t space_madvise(struct space *s, uint64_t addr, uint64_t len, uint64_t advice)
+{
+    uint64_t end;
+    int rc = check_range(s, addr, len, &end);
+
+    if (rc < 0 || len == 0 || advice != MADV_DONTNEED)
+        return rc;
+    /* Of the program's own pages it would bring back the file's bytes. */
+    if (addr < snapshot_linux(s->snap)->brk_start)
+        return -EINVAL;
+    rc = own_bits(s);
+    if (rc < 0)
+        return rc;
+    put_bits(s->stale, addr, end, true);
+    settle_later(s, addr, end);
+    return 0;
+}
