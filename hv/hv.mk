@@ -30,6 +30,14 @@ libhv_la_SOURCES += \
 
 # kvm, and what both backends kick with
 libhv_la_SOURCES += \
+	hv/kvm.c \
+	hv/kvm_audit.c \
+	hv/kvm_machine.h \
+	hv/kvm_measure.c \
+	hv/kvm_memory.c \
+	hv/kvm_reset.c \
+	hv/kvm_setup.c \
+	hv/kvm_tables.c \
 	hv/timer.c \
 	hv/timer.h
 
