@@ -57,3 +57,15 @@ libhvfake_la_SOURCES = \
 	tests/fake/fake.h \
 	tests/fake/fake_internal.h \
 	tests/fake/guest.c
+
+HV_UNIT_TESTS = \
+	tests/unit/test_image \
+	tests/unit/test_snapshot
+check_PROGRAMS += $(HV_UNIT_TESTS)
+TESTS += $(HV_UNIT_TESTS)
+tests_unit_test_image_SOURCES = tests/unit/test_image.c
+tests_unit_test_image_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_snapshot_SOURCES = tests/unit/test_snapshot.c
+tests_unit_test_snapshot_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_snapshot_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
