@@ -44,8 +44,6 @@ void hl_prepare(void)
     int code;
 
     check_host();
-    /* There is no terminal to make the C library choose this by itself, and no exit to flush. */
-    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     code = hl_init_hook ? hl_init_hook() : 0;
     if (code != 0)
         hl_fail(code, "initialisation failed with code %d", code);

@@ -1,1 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
+# Guests of the tests, built by `make check`.
+TEST_GUEST_CFLAGS = $(GUEST_CFLAGS) -I$(top_srcdir) $(GUEST_INCLUDE)
+TEST_GUEST_INCLUDES = tests/guests/hostile.h tests/guests/secrets.h guest/serve.h
+EXTRA_DIST += $(TEST_GUEST_INCLUDES)
+
+HOSTILE_FILES = \
+	tests/guests/hostile.c \
+	tests/guests/hostile_abi.c \
+	tests/guests/hostile_linux.c
+tests/guests/hostile: $(HOSTILE_FILES) $(TEST_GUEST_INCLUDES) $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static -o $@ \
+		$(top_srcdir)/tests/guests/hostile.c $(top_srcdir)/tests/guests/hostile_abi.c \
+		$(top_srcdir)/tests/guests/hostile_linux.c guest/libhlguest.a
+
+SECRETS_FILES = tests/guests/secrets.c tests/guests/secrets_enter.S
+secrets_fsgsbase_CFLAGS = -DWITH_FSGSBASE
+SECRETS_GUESTS = tests/guests/secrets tests/guests/secrets_fsgsbase
+$(SECRETS_GUESTS): $(SECRETS_FILES) $(TEST_GUEST_INCLUDES) $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static $($(@F)_CFLAGS) -o $@ \
+		$(top_srcdir)/tests/guests/secrets.c $(top_srcdir)/tests/guests/secrets_enter.S \
+		guest/libhlguest.a
+
+# One program for each hostile start-up.
+STARTUP_GUESTS = \
+	tests/guests/start_abort \
+	tests/guests/start_code \
+	tests/guests/start_done \
+	tests/guests/start_exit \
+	tests/guests/start_fail \
+	tests/guests/start_fault \
+	tests/guests/start_flood \
+	tests/guests/start_hog \
+	tests/guests/start_hypercall \
+	tests/guests/start_loop \
+	tests/guests/start_wild_abort
+$(STARTUP_GUESTS): tests/guests/startup.c $(TEST_GUEST_INCLUDES) $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static -DSTARTUP=$(@F) -o $@ \
+		$(top_srcdir)/tests/guests/startup.c guest/libhlguest.a
+
+SINGLE_GUESTS = tests/guests/plain tests/guests/returns
+if HAVE_LIBPNG
+SINGLE_GUESTS += tests/guests/png
+png_CFLAGS = $(LIBPNG_CFLAGS)
+png_LIBS = $(LIBPNG_LIBS)
+endif
+$(SINGLE_GUESTS): %: %.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static $($(@F)_CFLAGS) -o $@ $< \
+		guest/libhlguest.a $($(@F)_LIBS)
+
+tests/guests/bare: tests/guests/bare.S
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) -static -nostdlib -o $@ $<
+
+# The same archive in the other kinds of program, found as a user finds it.
+VARIANT_GUESTS = tests/guests/echo_pie
+if HAVE_MUSL_GCC
+VARIANT_GUESTS += tests/guests/echo_musl tests/guests/echo_musl_pie tests/guests/adder_musl
+endif
+HLGUEST_FLAGS = $$(PKG_CONFIG_PATH=guest $(PKG_CONFIG) --cflags --libs --static hlguest)
+tests/guests/%_pie: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(GUEST_CFLAGS) -static-pie -fPIE $< $(HLGUEST_FLAGS) -o $@
+tests/guests/%_musl: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static $< $(HLGUEST_FLAGS) -o $@
+tests/guests/%_musl_pie: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static-pie -fPIE $< $(HLGUEST_FLAGS) -o $@
+
+EXTRA_DIST += $(HOSTILE_FILES) $(SECRETS_FILES) tests/guests/startup.c tests/guests/plain.c \
+	tests/guests/returns.c tests/guests/png.c tests/guests/bare.S
+TEST_GUESTS = tests/guests/hostile $(SECRETS_GUESTS) tests/guests/bare $(STARTUP_GUESTS) \
+	$(SINGLE_GUESTS) $(VARIANT_GUESTS)
+check_DATA = $(TEST_GUESTS)
+CLEANFILES += $(TEST_GUESTS)
