@@ -38,3 +38,41 @@ libhlclient.a: libhlclientall.la
 		$(OBJCOPY) --localize-hidden libhlclient-static.o && \
 		$(AR) cr $@ libhlclient-static.o && $(RANLIB) $@
 CLEANFILES += libhlclient.a libhlclient-static.o
+
+# hlctl: its parts as a library too, for the unit tests.
+noinst_LTLIBRARIES += libhlctl.la
+libhlctl_la_SOURCES = \
+	client/hlctl/arguments.c \
+	client/hlctl/arguments.h \
+	client/hlctl/bench.c \
+	client/hlctl/bench.h \
+	client/hlctl/bench_load.c \
+	client/hlctl/bench_samples.c \
+	client/hlctl/call.c \
+	client/hlctl/failure.c \
+	client/hlctl/hlctl.h \
+	client/hlctl/image.c \
+	client/hlctl/image.h \
+	client/hlctl/image_add.c \
+	client/hlctl/image_inspect.c \
+	client/hlctl/image_ls.c \
+	client/hlctl/image_rm.c \
+	client/hlctl/info.c \
+	client/hlctl/json.h \
+	client/hlctl/options.c \
+	client/hlctl/ping.c \
+	client/hlctl/stats.c \
+	client/hlctl/table.c \
+	client/hlctl/table.h \
+	client/hlctl/text.c \
+	client/hlctl/text.h \
+	client/hlctl/value.c \
+	client/hlctl/value.h
+libhlctl_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
+libhlctl_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+libhlctl_la_LIBADD = $(JANSSON_LIBS)
+
+bin_PROGRAMS += hlctl
+hlctl_SOURCES = client/hlctl/main.c
+hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
+hlctl_LDADD = libhlctl.la libhlclient.la -lm

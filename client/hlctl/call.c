@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* hlctl call: one call. Its result goes to standard output as it is, so that pipes work. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "client/hlctl/arguments.h"
+#include "client/hlctl/json.h"
+#include "client/hlctl/value.h"
+
+static int print_result(const struct hlctl *ctl, const struct hl_result *result)
+{
+    if (value_print(&result->value, isatty(STDOUT_FILENO)) < 0 || fflush(stdout) != 0)
+        return fail_local(ctl, "cannot write the result");
+    return EXIT_OK;
+}
+
+/* {"result":…,"accounting":{…}}: the result is spliced in as text, because a u64 is no number that
+ * the JSON library can hold. */
+static int print_result_json(const struct hlctl *ctl, const struct hl_result *result)
+{
+    json_t *accounting = json_accounting(&result->accounting);
+    char *accounting_text = json_dumps(accounting, JSON_COMPACT);
+    char *value_text = value_json(&result->value);
+    int r = EXIT_OK;
+
+    if (accounting_text && value_text)
+        printf("{\"result\":%s,\"accounting\":%s}\n", value_text, accounting_text);
+    else
+        r = fail_local(ctl, "out of memory");
+    free(value_text);
+    free(accounting_text);
+    json_decref(accounting);
+    return r;
+}
+
+static int print_guest_error(const struct hlctl *ctl, const struct arguments *arguments,
+                             const struct hl_result *result)
+{
+    const char *text = result->value.bytes.data;
+    char line[512];
+
+    value_line(line, sizeof(line), text, result->value.bytes.len);
+    fflush(stdout);
+    fprintf(stderr, "hlctl: %s returned error %d: %s\n", arguments->call.function, result->code,
+            line);
+    if (ctl->json)
+        print_json_line(json_pack("{s:{s:s, s:i, s:s%}, s:o}", "error", "status", "GUEST_ERROR",
+                                  "code", result->code, "message", text, result->value.bytes.len,
+                                  "accounting", json_accounting(&result->accounting)));
+    return EXIT_FAILED;
+}
+
+static int call(struct hlctl *ctl, const struct arguments *arguments)
+{
+    struct hl_client_error err;
+    struct hl_result result;
+    int r = hl_client_invoke(ctl->client, &arguments->call, &result, &err);
+
+    if (r < 0)
+        return fail(ctl, &err);
+    if (r == HL_GUEST_ERROR)
+        return print_guest_error(ctl, arguments, &result);
+    return ctl->json ? print_result_json(ctl, &result) : print_result(ctl, &result);
+}
+
+static int run(struct hlctl *ctl)
+{
+    struct arguments arguments = {0};
+    int r;
+
+    if (option_get(ctl, "json"))
+        ctl->json = true;
+    r = ctl_connect(ctl);
+    if (r == 0)
+        r = arguments_take(ctl, &arguments);
+    if (r == 0)
+        r = call(ctl, &arguments);
+    arguments_fini(&arguments);
+    return r;
+}
+
+const struct verb verb_call = {
+    .name = "call",
+    .arguments = "IMAGE FUNCTION [ARG...]",
+    .summary = "Call a function",
+    .notes = "Arguments are read as the types that the function's signature says. For a string or "
+             "bytes,\n- is standard input, and a leading @ is written @@. -5 is an argument; "
+             "before one that\nlooks like an option put --. Strings and bytes are printed as they "
+             "are.\n",
+    .min_args = 2,
+    .max_args = 2 + 1000,
+    .options =
+        {
+            {"deadline", "TIME", "stop the call after this, such as 10ms"},
+            {"json", NULL, "print result and accounting as JSON, bytes in base64"},
+        },
+    .run = run,
+};

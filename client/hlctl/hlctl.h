@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_HLCTL_H
+#define HL_HLCTL_H
+
+/* What the verbs of hlctl share: parsed arguments, the connection, ways to fail. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client/hlmanage.h"
+
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_UNREACHABLE = 69, /* EX_UNAVAILABLE of sysexits.h */
+    EXIT_TRY_AGAIN = 75,   /* EX_TEMPFAIL */
+    EXIT_PERMISSION = 77,  /* EX_NOPERM */
+    EXIT_DEADLINE = 124,   /* as timeout(1) */
+};
+
+#define MAX_OPTIONS 12
+
+struct option {
+    const char *name;  /* without the dashes */
+    const char *value; /* what it takes, for the help; NULL for nothing */
+    const char *help;
+};
+
+struct hlctl;
+
+struct verb {
+    const char *name;      /* "image add" */
+    const char *arguments; /* "FILE", for the help */
+    const char *summary;
+    const char *notes; /* NULL, or more help */
+    unsigned int min_args, max_args;
+    struct option options[MAX_OPTIONS];
+    int (*run)(struct hlctl *ctl); /* returns the exit code */
+};
+
+extern const struct verb verb_bench, verb_call, verb_image_add, verb_image_inspect, verb_image_ls,
+    verb_image_rm, verb_info, verb_ping, verb_stats;
+
+struct hlctl {
+    const char *socket; /* NULL: the default */
+    bool json;
+    const struct verb *verb;
+    char **args;
+    unsigned int nargs;
+    const char *values[MAX_OPTIONS]; /* of the verb's options; "" for one that takes none */
+    struct hl_client *client;
+};
+
+/* ---- options.c ---- */
+
+/* Sorts argv (after the verb) into ctl; a global option may stand anywhere. Returns: 0, 1 when help
+ * was asked for, -1 with text saying what is wrong. */
+int options_parse(struct hlctl *ctl, int argc, char **argv, char *text, size_t size);
+/* The value of an option of the verb, NULL when it was not given. */
+const char *option_get(const struct hlctl *ctl, const char *name);
+
+/* ---- failure.c ---- */
+
+/* Prints one line and returns its exit code. */
+int fail(const struct hlctl *ctl, const struct hl_client_error *err);
+/* The same with something in place of err's text. */
+int fail_saying(const struct hlctl *ctl, const struct hl_client_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+int fail_usage(const struct hlctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int fail_local(const struct hlctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+enum exit_code exit_code_of(const struct hl_client_error *err);
+
+/* Connects. Returns: 0, or the exit code, having printed why. */
+int ctl_connect(struct hlctl *ctl);
+/* NOT_FOUND of an image by name, told so that it helps; anything else as fail does. */
+int fail_image(const struct hlctl *ctl, const char *name, const struct hl_client_error *err);
+
+#endif

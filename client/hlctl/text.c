@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sizes, times and values. A number must be used up to its last character and fit its type: a
+ * typing error is better refused than called with. */
+#include "client/hlctl/text.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int text_parse_count(const char *text, uint64_t max, uint64_t *out)
+{
+    char *end;
+
+    if (!isdigit((unsigned char)text[0]))
+        return -EINVAL;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return errno != 0 || *end != '\0' || *out > max ? -EINVAL : 0;
+}
+
+int text_parse_size(const char *text, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    unsigned int shift = 0;
+    const char *unit;
+    char *end;
+
+    if (!isdigit((unsigned char)text[0]))
+        return -EINVAL;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    if (errno != 0)
+        return -EINVAL;
+    unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (unit) {
+        shift = 10 * (unsigned int)(unit - units + 1);
+        end++;
+        if (*end == 'i')
+            end += end[1] == 'B' ? 1 : 0;
+    }
+    if (*end == 'B')
+        end++;
+    if (*end != '\0' || __builtin_mul_overflow(*out, 1ull << shift, out))
+        return -EINVAL;
+    return 0;
+}
+
+int text_parse_duration(const char *text, uint64_t *ns)
+{
+    static const struct {
+        const char *name;
+        double ns;
+    } units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}};
+    double number;
+    char *end;
+
+    if (strcmp(text, "0") == 0) {
+        *ns = 0;
+        return 0;
+    }
+    if (!isdigit((unsigned char)text[0]) && text[0] != '.')
+        return -EINVAL;
+    number = strtod(text, &end);
+    for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+        if (strcmp(end, units[i].name) != 0)
+            continue;
+        number = number * units[i].ns + 0.5;
+        if (!(number < 9e18))
+            return -EINVAL;
+        *ns = (uint64_t)number;
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static int parse_signed(const char *text, int64_t min, int64_t max, int64_t *out, char *why,
+                        size_t size)
+{
+    const char *digits = text + (*text == '-' || *text == '+');
+    int base = digits[0] == '0' && (digits[1] | 0x20) == 'x' ? 16 : 10;
+    char *end;
+
+    errno = 0;
+    *out = isxdigit((unsigned char)*digits) ? strtoll(text, &end, base) : 0;
+    if (!isxdigit((unsigned char)*digits) || *end != '\0') {
+        snprintf(why, size, "not a whole number");
+        return -EINVAL;
+    }
+    if (errno == ERANGE || *out < min || *out > max) {
+        snprintf(why, size, "not within %" PRId64 " to %" PRId64, min, max);
+        return -ERANGE;
+    }
+    return 0;
+}
+
+static int parse_unsigned(const char *text, uint64_t max, uint64_t *out, char *why, size_t size)
+{
+    const char *digits = text + (*text == '-' || *text == '+');
+    int base = digits[0] == '0' && (digits[1] | 0x20) == 'x' ? 16 : 10;
+    char *end;
+
+    errno = 0;
+    *out = isxdigit((unsigned char)*digits) ? strtoull(digits, &end, base) : 0;
+    if (!isxdigit((unsigned char)*digits) || *end != '\0') {
+        snprintf(why, size, "not a whole number");
+        return -EINVAL;
+    }
+    if (errno == ERANGE || *out > max || (*text == '-' && *out != 0)) {
+        snprintf(why, size, "not within 0 to %" PRIu64, max);
+        return -ERANGE;
+    }
+    return 0;
+}
+
+static int parse_float(const char *text, bool single, double *out, char *why, size_t size)
+{
+    char *end;
+
+    *out = strtod(text, &end);
+    if (end == text || *end != '\0' || isspace((unsigned char)*text)) {
+        snprintf(why, size, "not a number");
+        return -EINVAL;
+    }
+    /* A finite text that became infinite is out of range; "inf" is what it says. */
+    if ((isinf(*out) || (single && isinf((float)*out))) && !strpbrk(text, "iI")) {
+        snprintf(why, size, "too large");
+        return -ERANGE;
+    }
+    return 0;
+}
+
+static int parse_bool(const char *text, bool *out, char *why, size_t size)
+{
+    *out = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+    if (*out || strcmp(text, "false") == 0 || strcmp(text, "0") == 0)
+        return 0;
+    snprintf(why, size, "not true or false");
+    return -EINVAL;
+}
+
+int text_parse_value(const char *text, enum hl_type type, struct hl_value *out, char *why,
+                     size_t size)
+{
+    int64_t i = 0;
+    uint64_t u = 0;
+    double f = 0;
+    int r = 0;
+
+    *out = (struct hl_value){.type = type};
+    switch (type) {
+    case HL_TYPE_I32:
+        r = parse_signed(text, INT32_MIN, INT32_MAX, &i, why, size);
+        out->i32 = (int32_t)i;
+        return r;
+    case HL_TYPE_I64:
+        r = parse_signed(text, INT64_MIN, INT64_MAX, &i, why, size);
+        out->i64 = i;
+        return r;
+    case HL_TYPE_U32:
+        r = parse_unsigned(text, UINT32_MAX, &u, why, size);
+        out->u32 = (uint32_t)u;
+        return r;
+    case HL_TYPE_U64:
+        r = parse_unsigned(text, UINT64_MAX, &u, why, size);
+        out->u64 = u;
+        return r;
+    case HL_TYPE_F32:
+        r = parse_float(text, true, &f, why, size);
+        out->f32 = (float)f;
+        return r;
+    case HL_TYPE_F64:
+        return parse_float(text, false, &out->f64, why, size);
+    case HL_TYPE_BOOL:
+        return parse_bool(text, &out->b, why, size);
+    case HL_TYPE_STRING:
+    case HL_TYPE_BYTES:
+        out->bytes.data = text;
+        out->bytes.len = strlen(text);
+        return 0;
+    case HL_TYPE_VOID:
+        break;
+    }
+    snprintf(why, size, "not a type that can be passed");
+    return -EINVAL;
+}
+
+char *text_size(char *buf, size_t size, uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    unsigned int unit = 0;
+
+    while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(buf, size, value == floor(value) ? "%.0f %s" : "%.1f %s", value, units[unit]);
+    return buf;
+}
+
+char *text_duration(char *buf, size_t size, uint64_t ns)
+{
+    if (ns < 1000)
+        snprintf(buf, size, "%" PRIu64 " ns", ns);
+    else if (ns < 1000000)
+        snprintf(buf, size, "%.1f us", (double)ns / 1e3);
+    else if (ns < 1000000000)
+        snprintf(buf, size, "%.2f ms", (double)ns / 1e6);
+    else if (ns < 120ull * 1000000000)
+        snprintf(buf, size, "%.2f s", (double)ns / 1e9);
+    else if (ns < 7200ull * 1000000000)
+        snprintf(buf, size, "%.1f min", (double)ns / 60e9);
+    else
+        snprintf(buf, size, "%.1f h", (double)ns / 3600e9);
+    return buf;
+}
+
+/* Few digits when they are enough to get the same number back. */
+static void print_float(char *buf, size_t size, double value, bool single)
+{
+    for (int digits = 6; digits <= 17; digits++) {
+        double back;
+
+        snprintf(buf, size, "%.*g", digits, value);
+        back = strtod(buf, NULL);
+        if (isnan(value) || (single ? (float)back == (float)value : back == value))
+            return;
+    }
+}
+
+char *text_number(char *buf, size_t size, const struct hl_value *value)
+{
+    buf[0] = '\0';
+    switch (value->type) {
+    case HL_TYPE_I32:
+        snprintf(buf, size, "%" PRId32, value->i32);
+        break;
+    case HL_TYPE_U32:
+        snprintf(buf, size, "%" PRIu32, value->u32);
+        break;
+    case HL_TYPE_I64:
+        snprintf(buf, size, "%" PRId64, value->i64);
+        break;
+    case HL_TYPE_U64:
+        snprintf(buf, size, "%" PRIu64, value->u64);
+        break;
+    case HL_TYPE_F32:
+        print_float(buf, size, (double)value->f32, true);
+        break;
+    case HL_TYPE_F64:
+        print_float(buf, size, value->f64, false);
+        break;
+    case HL_TYPE_BOOL:
+        snprintf(buf, size, "%s", value->b ? "true" : "false");
+        break;
+    default:
+        break;
+    }
+    return buf;
+}
+
+char *text_printable(char *buf, size_t size, const char *text)
+{
+    size_t i;
+
+    for (i = 0; text[i] && i + 1 < size; i++)
+        buf[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
+    buf[i] = '\0';
+    return buf;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_HLCTL_VALUE_H
+#define HL_HLCTL_VALUE_H
+
+/* Results in print. */
+
+#include "client/hlmanage.h"
+
+/* To standard output: strings and bytes raw, with a newline only on a terminal; numbers in a line;
+ * nothing for void. Returns: 0 or -EIO. */
+int value_print(const struct hl_value *value, bool terminal);
+/* As JSON: bytes in base64, NaN and infinities as strings, void as null.
+ * Returns: text for the caller to free, NULL without memory. */
+char *value_json(const struct hl_value *value);
+/* Text of others as one line that is safe on a terminal. Returns: buf. */
+char *value_line(char *buf, size_t size, const char *text, size_t len);
+
+#endif
