@@ -2,9 +2,18 @@
 EXTRA_DIST += \
 	tests/fuzz/run \
 	tests/go/main.go \
+	tests/integration/client_test.c \
 	tests/integration/harness.py \
 	tests/integration/run.py \
+	tests/integration/test_cli.py \
+	tests/integration/test_clients.py \
 	tests/integration/test_examples.py \
+	tests/integration/test_hostile.py \
+	tests/integration/test_lifecycle.py \
+	tests/integration/test_limits.py \
+	tests/integration/test_soak.py \
+	tests/integration/test_systemd.py \
+	tests/integration/test_users.py \
 	tests/integration/test_wire.py \
 	tests/integration/wire.py
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hlctl as people and programs meet it: tables, JSON, one line for what went wrong, exit codes."""
+
+import hashlib
+import json
+import os
+import subprocess
+import unittest
+
+import harness
+
+
+class Hlctl(harness.DaemonTest):
+    images = ("echo", "adder", "hostile")
+
+    def error(self, status, *arguments, **keywords):
+        """Returns the one line that an hlctl which ends with status prints."""
+        result = self.hlctl(*arguments, **keywords)
+        self.assertEqual(result.returncode, status, result.stderr)
+        lines = result.stderr.decode().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertTrue(lines[0].startswith("hlctl: "), lines[0])
+        return lines[0]
+
+    def json(self, *arguments, **keywords):
+        return harness.hlctl_json(self.daemon, *arguments, **keywords)
+
+    def test_unknown_image(self):
+        line = self.error(1, "call", "nothing", "f")
+        self.assertIn("nothing", line)
+        self.assertIn("hlctl image ls", line)
+
+    def test_unknown_function(self):
+        self.assertIn("nonsense", self.error(1, "call", "echo", "nonsense"))
+
+    def test_wrong_arguments(self):
+        for arguments in (("add_i32", "1", "two"), ("add_i32", "1"), ("add_i32", "1", "2", "3"),
+                          ("add_i32", "1", "4294967296"), ("add_u32", "1", "-1"),
+                          ("both", "true", "maybe"), ("add_f64", "1", "1.5x"),
+                          ("add_i32", "", "1")):
+            with self.subTest(arguments):
+                result = self.hlctl("call", "adder", *arguments)
+                self.assertIn(result.returncode, (1, 2))
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+
+    def test_too_large_argument(self):
+        line = self.error(1, "call", "echo", "echo", "-", stdin=bytes(3 << 20))
+        self.assertRegex(line, r"\d")
+
+    def test_larger_than_a_frame(self):
+        self.error(1, "call", "echo", "echo", "-", stdin=bytes(9 << 20))
+
+    def test_missing_socket(self):
+        result = subprocess.run([harness.HLCTL, "--socket", "/nowhere/hld.sock", "ping"],
+                                stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 69)
+        self.assertEqual(len(result.stderr.splitlines()), 1)
+        self.assertIn("/nowhere/hld.sock", result.stderr)
+
+    def test_socket_that_nobody_serves(self):
+        path = os.path.join(self.daemon.directory, "dead")
+        with harness.wire.socket.socket(harness.wire.socket.AF_UNIX) as dead:
+            dead.bind(path)
+        result = subprocess.run([harness.HLCTL, "--socket", path, "ping"],
+                                stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 69)
+
+    @unittest.skipUnless(harness.ROOT, "giving up permissions needs root")
+    def test_no_permission(self):
+        os.chmod(self.daemon.socket, 0o600)
+        try:
+            # the build tree may lie where that user cannot look
+            result = subprocess.run(
+                ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", harness.HLCTL,
+                 "--socket", self.daemon.socket, "ping"],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        finally:
+            os.chmod(self.daemon.socket, 0o666)
+        if result.returncode in (126, 127):
+            self.skipTest("the build directory cannot be read by another user")
+        self.assertEqual(result.returncode, 77, result.stderr)
+        self.assertEqual(len(result.stderr.splitlines()), 1)
+
+    def test_environment_names_the_socket(self):
+        subprocess.run([harness.HLCTL, "ping"], stdin=subprocess.DEVNULL, check=True,
+                       capture_output=True, env={**os.environ, "HLD_SOCKET": self.daemon.socket})
+
+    def test_usage(self):
+        for arguments in ((), ("nonsense",), ("call",), ("call", "echo"), ("image",),
+                          ("image", "nonsense"), ("call", "--nonsense", "echo", "echo"),
+                          ("--nonsense",), ("bench",), ("-o", "yaml", "ping")):
+            with self.subTest(arguments):
+                result = self.hlctl(*arguments)
+                self.assertEqual(result.returncode, 2, result.stderr)
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+
+    def test_help(self):
+        for arguments in (("--help",), ("help",), ("call", "--help"), ("help", "image", "add")):
+            with self.subTest(arguments):
+                result = self.hlctl(*arguments, check=0)
+                self.assertIn(b"hlctl", result.stdout)
+        self.hlctl("--version", check=0)
+
+    def test_deadline(self):
+        self.error(124, "call", "--deadline", "50ms", "hostile", "loop")
+
+    def test_fault(self):
+        line = self.error(1, "call", "hostile", "null_write")
+        self.assertIn("null_write", line)
+
+    def test_fault_in_json(self):
+        result = self.hlctl("call", "-o", "json", "hostile", "null_write")
+        self.assertEqual(result.returncode, 1)
+        error = json.loads(result.stdout)["error"]
+        self.assertEqual(error["status"], "ABORTED")
+        self.assertEqual(error["fault"]["vector"], 14)
+
+    def test_call_in_json(self):
+        answer = self.json("call", "adder", "add_i32", "2", "3")
+        self.assertEqual(answer["result"], 5)
+        self.assertEqual(answer["accounting"]["backend"], self.daemon.backend)
+
+    def test_list_and_inspect(self):
+        table = self.hlctl("image", "ls", check=0).stdout.decode()
+        for name in self.images:
+            self.assertIn(name, table)
+        listed = self.json("image", "ls")
+        listed = listed["images"] if isinstance(listed, dict) else listed
+        self.assertLessEqual(set(self.images), {image["name"] for image in listed})
+        text = self.hlctl("image", "inspect", "adder", check=0).stdout.decode()
+        self.assertIn("add_i32(i32, i32) -> i32", text)
+        image = self.json("image", "inspect", "echo")
+        with open(harness.guest("echo"), "rb") as file:
+            self.assertEqual(image["sha256"], hashlib.sha256(file.read()).hexdigest())
+
+    def test_add_and_remove(self):
+        self.hlctl("image", "add", "fresh", harness.guest("echo"), check=0)
+        self.assertEqual(self.hlctl("call", "fresh", "hello", "x", check=0).stdout, b"hello, x\n")
+        self.hlctl("image", "rm", "fresh", check=0)
+        self.error(1, "image", "rm", "fresh")
+        self.error(1, "image", "add", "fresh", "/no/such/file")
+        self.error(1, "image", "add", "fresh", "/bin/true")
+        self.error(1, "image", "add", "--", "-bad-name", harness.guest("echo"))
+
+    def test_info_stats_ping(self):
+        self.assertIn(self.daemon.backend, self.hlctl("info", check=0).stdout.decode())
+        self.assertEqual(self.json("info")["backend"], self.daemon.backend)
+        self.hlctl("stats", check=0)
+        self.json("stats")
+        self.hlctl("ping", check=0)
+
+    def test_bench(self):
+        """Both floors beside the call itself, measured in the same run."""
+        text = self.hlctl("bench", "echo", "echo", "--count", "300", check=0).stdout.decode()
+        for word in ("p50", "p95", "p99"):
+            self.assertIn(word, text)
+        print(f"\n{text}")
+        self.json("bench", "echo", "echo", "--count", "100")
+
+    def test_output_that_cannot_be_written(self):
+        with open("/dev/full", "wb") as full:
+            result = subprocess.run([harness.HLCTL, "--socket", self.daemon.socket, "image", "ls"],
+                                    stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(result.returncode, 1)
+
+
+class TryAgain(harness.DaemonTest):
+    sections = {"defaults": {"max_instances": "1", "max_queue": "1"}}
+    images = ("hostile",)
+
+    def test_full_queue(self):
+        with self.connect() as connection:
+            for _ in range(2):
+                connection.start_invoke("hostile", "loop", deadline=60)
+            harness.wait_until(lambda: (self.image_stats("hostile") or {}).get("queued") == 1,
+                               "a waiting call")
+            result = self.hlctl("call", "hostile", "flags")
+            self.assertEqual(result.returncode, 75, result.stderr)
