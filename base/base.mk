@@ -5,6 +5,7 @@ libbase_la_SOURCES = \
 	base/error.c \
 	base/error.h \
 	base/hltypes.h \
+	base/list.h \
 	base/value.c \
 	base/value.h
 libbase_la_CFLAGS = $(AM_CFLAGS) -fPIC

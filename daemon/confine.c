@@ -17,7 +17,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-
 #ifdef HL_SANITIZED
 /* The leak check at exit clones a tracer, which seccomp answers by killing the process; the
  * sanitizer asks this first. Leaks of the engine are looked for in its unconfined unit tests. */

@@ -29,10 +29,46 @@ tests_unit_test_log_LDADD = libcontrol.la $(CHECK_LIBS)
 # The worker, apart from its start: what unit tests drive without a daemon.
 noinst_LTLIBRARIES += libengine.la
 libengine_la_SOURCES = \
+	daemon/answer.c \
+	daemon/answer.h \
+	daemon/budget.c \
+	daemon/budget.h \
+	daemon/call.c \
+	daemon/call.h \
 	daemon/confine.c \
 	daemon/confine.h \
+	daemon/conn.c \
+	daemon/conn.h \
+	daemon/control_link.c \
+	daemon/control_link.h \
+	daemon/deadlines.c \
+	daemon/deadlines.h \
+	daemon/engine.c \
+	daemon/engine.h \
+	daemon/images.c \
+	daemon/images.h \
 	daemon/landlock.c \
-	daemon/seccomp.c
+	daemon/mailbox.c \
+	daemon/mailbox.h \
+	daemon/pool.c \
+	daemon/pool.h \
+	daemon/program.c \
+	daemon/program.h \
+	daemon/seccomp.c \
+	daemon/service.c \
+	daemon/service.h \
+	daemon/service_daemon.c \
+	daemon/service_images.c \
+	daemon/settings.c \
+	daemon/settings.h \
+	daemon/shard.c \
+	daemon/shard.h \
+	daemon/stats.c \
+	daemon/stats.h \
+	daemon/upload.c \
+	daemon/upload.h \
+	daemon/worker.c \
+	daemon/worker.h
 libengine_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SECCOMP_CFLAGS) \
 	$(SODIUM_CFLAGS) $(UV_CFLAGS)
 libengine_la_LIBADD = libcontrol.la libproto.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(SODIUM_LIBS) \

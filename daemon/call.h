@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_CALL_H
+#define HL_DAEMON_CALL_H
+
+/*
+ * A call, from Invoke to its answer. It is run in slices of the shard's quantum:
+ *
+ *   CALL_NEW ──► CALL_RUNNING ◄──► CALL_SUSPENDED      past its quantum: others get their turn
+ *       │            ▲ │                 │
+ *       └► CALL_WAITING│                 │             for the program, or for an instance
+ *              │       ▼                 │
+ *              └───► CALL_OVER ◄─────────┘             answered, or nobody is left to answer
+ *
+ * Owned by the shard that read it.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "daemon/budget.h"
+#include "daemon/deadlines.h"
+#include "proto/arena.h"
+#include "proto/hl.pb-c.h"
+
+struct conn;
+struct pool;
+struct pooled;
+struct request;
+struct shard;
+
+enum call_state {
+    CALL_NEW,
+    CALL_WAITING,
+    CALL_RUNNING,
+    CALL_SUSPENDED,
+    CALL_OVER,
+    CALL_STATES,
+};
+
+/* Whether a call may go from one state to the other. */
+bool call_may(enum call_state from, enum call_state to);
+
+struct call {
+    enum call_state state;
+    struct shard *shard;
+    struct conn *conn;
+    struct list conn_link;
+    struct list link; /* of pool->waiting or shard->suspended */
+    struct deadline deadline;
+    bool queued; /* counted in the program's queue */
+    uint32_t stream;
+    uint64_t call_id;
+    int64_t timeout_ns;
+    uint64_t read_ns, deadline_ns, entered_ns, run_ns;
+    struct pool *pool;
+    struct pooled *pooled;
+    const Hl__V1__InvokeRequest *request; /* NULL once the guest has the arguments */
+    struct arena *kept;                   /* request's memory while it waits */
+    struct charge kept_charge;
+};
+
+/* Functions.Invoke and Functions.Cancel. */
+void call_invoke(const struct request *request);
+void call_cancel(const struct request *request);
+
+/* Its client is gone: stops it where it is, without an answer. */
+void call_abandon(struct call *call);
+
+/* The pool's program is there: calls that turn out wrong are answered, the rest goes on waiting. */
+void calls_admit(struct pool *pool);
+void calls_fail(struct pool *pool, enum hl_status status, const char *text);
+
+/* One slice of the next suspended call; one waiting call of the next pool. Return: whether there
+ * was something to do. */
+bool calls_run_suspended(struct shard *shard);
+bool calls_start_waiting(struct shard *shard);
+
+/* Answers those whose deadline has passed while they did not run. */
+void calls_expire(struct shard *shard, uint64_t now_ns);
+
+/* The drain's limit is over. */
+void calls_stop_all(struct shard *shard);
+
+#endif

@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bytes of a client. Frames are served straight from the read buffer, one after another, until a
+ * quantum is used up; what is left waits for the loop's next turn, so that one client with a full
+ * pipe cannot keep others from theirs. A client that sends half a frame and stops, or that does not
+ * read its replies, is given slow_sender_ns. Every buffer is charged before it is allocated.
+ *
+ * A client may shut down its sending side and still get its answers. The kernel then reports no
+ * end of the other direction to one who does not read, so a timer looks for it.
+ */
+#include "config.h"
+
+#include "daemon/conn.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "daemon/call.h"
+#include "daemon/engine.h"
+#include "daemon/service.h"
+#include "daemon/shard.h"
+#include "hv/timer.h"
+#include "proto/frame.h"
+
+#define BUFFER_SIZE    16384u
+#define BUFFER_KEPT    65536u      /* larger ones go back after a small frame */
+#define WRITE_HIGH     (1u << 20)  /* past it the client is not read from */
+#define WRITE_MAX      (16u << 20) /* past it the connection ends */
+#define HANGUP_LOOK_MS 20
+
+#define FLAG_REMOTE_OPEN 2u
+
+/* --- end ----------------------------------------------------------------------------------- */
+
+static void conn_free(struct conn *conn)
+{
+    charge_release(&conn->buf_charge);
+    charge_release(&conn->write_charge);
+    buffer_fini(&conn->out);
+    free(conn->buf);
+    free(conn);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct conn *conn = handle->data;
+
+    if (--conn->open_handles == 0)
+        conn_free(conn);
+}
+
+static void drop_uploads(struct conn *conn)
+{
+    for (size_t i = 0; i < CONN_UPLOADS_MAX; i++) {
+        hl_cleanup_closep(&conn->uploads[i].fd);
+        charge_release(&conn->uploads[i].charge);
+        conn->uploads[i] = (struct upload){.fd = -1};
+    }
+}
+
+void conn_close(struct conn *conn)
+{
+    struct list *l;
+
+    if (conn->closing)
+        return;
+    conn->closing = true;
+    conn->reading = false;
+    list_remove(&conn->link);
+    list_remove(&conn->defer_link);
+    while (!list_empty(&conn->calls))
+        call_abandon(LIST_ENTRY(conn->calls.next, struct call, conn_link));
+    while ((l = list_pop_front(&conn->tickets)))
+        LIST_ENTRY(l, struct ticket, link)->conn = NULL;
+    drop_uploads(conn);
+    uv_close((uv_handle_t *)&conn->pipe, on_handle_closed);
+    uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
+    shard_conn_closed(conn->shard);
+}
+
+bool conn_owed(const struct conn *conn)
+{
+    return !list_empty(&conn->calls) || !list_empty(&conn->tickets) || conn->write_bytes > 0;
+}
+
+void conn_check_done(struct conn *conn)
+{
+    if (!conn->closing && conn->eof && !conn_owed(conn) && list_empty(&conn->defer_link))
+        conn_close(conn);
+}
+
+/* --- watching over slow clients ------------------------------------------------------------- */
+
+static void on_timer(uv_timer_t *timer);
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void watch(struct conn *conn)
+{
+    uint64_t patience = conn->shard->settings.slow_sender_ns;
+    uint64_t now, when = UINT64_MAX;
+
+    if (conn->closing)
+        return;
+    if (conn->partial_ns == 0 && conn->stalled_ns == 0 && !conn->eof) {
+        if (uv_is_active((uv_handle_t *)&conn->timer))
+            uv_timer_stop(&conn->timer);
+        return;
+    }
+    now = hv_now_ns();
+    if (conn->partial_ns != 0)
+        when = earlier(when, conn->partial_ns + patience);
+    if (conn->stalled_ns != 0)
+        when = earlier(when, conn->stalled_ns + patience);
+    if (conn->eof)
+        when = earlier(when, now + HANGUP_LOOK_MS * 1000000ull);
+    uv_update_time(&conn->shard->loop);
+    uv_timer_start(&conn->timer, on_timer, when <= now ? 0 : (when - now) / 1000000u + 1, 0);
+}
+
+static bool hung_up(const struct conn *conn)
+{
+    struct pollfd pfd = {.events = 0};
+    uv_os_fd_t fd;
+
+    if (uv_fileno((const uv_handle_t *)&conn->pipe, &fd) < 0)
+        return true;
+    pfd.fd = fd;
+    return poll(&pfd, 1, 0) == 1 && (pfd.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct conn *conn = timer->data;
+    uint64_t patience = conn->shard->settings.slow_sender_ns;
+    uint64_t now = hv_now_ns();
+
+    if ((conn->partial_ns != 0 && now >= conn->partial_ns + patience) ||
+        (conn->stalled_ns != 0 && now >= conn->stalled_ns + patience)) {
+        stats_add(&conn->shard->stats, STAT_SLOW, 1);
+        conn_close(conn);
+        return;
+    }
+    if (conn->eof && hung_up(conn)) {
+        conn_close(conn);
+        return;
+    }
+    watch(conn);
+}
+
+/* --- writing -------------------------------------------------------------------------------- */
+
+/* What the socket did not take at once, until libuv has written it. */
+struct late_write {
+    uv_write_t write;
+    struct buffer buf;
+};
+
+static void written(struct conn *conn, size_t n)
+{
+    conn->write_bytes -= n;
+    charge_set(&conn->write_charge, &conn->shard->engine->budget, BUDGET_CLIENT_BYTES,
+               conn->write_bytes);
+    conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct late_write *late = write->data;
+    struct conn *conn = write->handle->data;
+    size_t n = late->buf.len;
+
+    buffer_fini(&late->buf);
+    free(late);
+    if (conn->closing)
+        return;
+    written(conn, n);
+    if (status < 0) {
+        conn_close(conn);
+        return;
+    }
+    if (conn->write_bytes <= WRITE_HIGH / 2 && !conn->reading && !conn->eof)
+        shard_defer(conn->shard, conn);
+    watch(conn);
+    conn_check_done(conn);
+    shard_check_quiet(conn->shard);
+}
+
+/* Hands to libuv what the socket did not take. */
+static void write_late(struct conn *conn)
+{
+    struct late_write *late = malloc(sizeof(*late));
+    uv_buf_t buf;
+
+    if (!late) {
+        conn_close(conn);
+        return;
+    }
+    late->buf = conn->out;
+    late->write.data = late;
+    conn->out = (struct buffer){0};
+    buf = uv_buf_init((char *)buffer_data(&late->buf), (unsigned int)late->buf.len);
+    if (uv_write(&late->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0) {
+        buffer_fini(&late->buf);
+        free(late);
+        conn_close(conn);
+        return;
+    }
+    if (conn->stalled_ns == 0)
+        conn->stalled_ns = hv_now_ns();
+    watch(conn);
+}
+
+void conn_flush(struct conn *conn)
+{
+    uv_buf_t buf;
+    int n;
+
+    if (conn->closing || conn->out.len == 0)
+        return;
+    buf = uv_buf_init((char *)buffer_data(&conn->out), (unsigned int)conn->out.len);
+    n = uv_try_write((uv_stream_t *)&conn->pipe, &buf, 1);
+    if (n < 0 && n != UV_EAGAIN) {
+        conn_close(conn);
+        return;
+    }
+    if (n > 0) {
+        buffer_consume(&conn->out, (size_t)n);
+        written(conn, (size_t)n);
+    }
+    if (conn->out.len > 0)
+        write_late(conn);
+    else
+        buffer_trim(&conn->out, BUFFER_KEPT);
+}
+
+/* Charges what was just put into out. */
+static void sent(struct conn *conn, size_t before)
+{
+    size_t bytes = conn->write_bytes + conn->out.len - before;
+
+    if (bytes > WRITE_MAX || !charge_set(&conn->write_charge, &conn->shard->engine->budget,
+                                         BUDGET_CLIENT_BYTES, bytes)) {
+        stats_add(&conn->shard->stats, STAT_SLOW, 1);
+        conn_close(conn);
+        return;
+    }
+    conn->write_bytes = bytes;
+    if (!conn->corked)
+        conn_flush(conn);
+}
+
+void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message)
+{
+    size_t before = conn->out.len;
+    int r;
+
+    if (conn->closing)
+        return;
+    r = envelope_encode_response(&conn->out, stream, message);
+    if (r == 0)
+        sent(conn, before);
+    else if (r == -EMSGSIZE)
+        conn_send_status(conn, stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                         "the answer is over the %u bytes that one message carries",
+                         FRAME_PAYLOAD_MAX);
+    else
+        conn_close(conn);
+}
+
+void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
+                       const struct envelope_detail *details, size_t ndetails)
+{
+    size_t before = conn->out.len;
+
+    if (conn->closing)
+        return;
+    if (envelope_encode_status(&conn->out, stream, status, text, details, ndetails) == 0)
+        sent(conn, before);
+    else
+        conn_close(conn);
+}
+
+void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status, const char *fmt,
+                      ...)
+{
+    char text[HL_ERROR_TEXT_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    conn_send_details(conn, stream, status, text, NULL, 0);
+}
+
+/* --- reading -------------------------------------------------------------------------------- */
+
+static void malformed(struct conn *conn)
+{
+    stats_add(&conn->shard->stats, STAT_MALFORMED, 1);
+    conn_close(conn);
+}
+
+static void serve_request(struct conn *conn, const struct frame_header *header,
+                          const uint8_t *payload)
+{
+    if (header->stream % 2 == 0 || header->stream <= conn->last_stream) {
+        /* As other ttrpc servers do: the frame is whole, only its number is wrong. */
+        conn_send_status(conn, header->stream, HL_STATUS_INVALID_ARGUMENT,
+                         "stream %u: a client's stream numbers are odd and increase",
+                         header->stream);
+        return;
+    }
+    conn->last_stream = header->stream;
+    if (header->flags & FLAG_REMOTE_OPEN) {
+        conn_send_status(conn, header->stream, HL_STATUS_UNIMPLEMENTED,
+                         "hld has no streaming methods");
+        return;
+    }
+    service_serve(conn, header->stream, payload, header->length);
+}
+
+static void serve_frame(struct conn *conn, const struct frame_header *header,
+                        const uint8_t *payload)
+{
+    switch (header->type) {
+    case FRAME_REQUEST:
+        serve_request(conn, header, payload);
+        break;
+    case FRAME_DATA:
+        /* No stream takes data. One that was closed meanwhile may still get some. */
+        if (header->stream > conn->last_stream)
+            conn_send_status(conn, header->stream, HL_STATUS_INVALID_ARGUMENT,
+                             "stream %u takes no data", header->stream);
+        break;
+    default:
+        malformed(conn);
+    }
+}
+
+static int resize(struct conn *conn, size_t cap)
+{
+    struct budget *budget = &conn->shard->engine->budget;
+    size_t held = conn->end - conn->start;
+    uint8_t *buf;
+
+    if (!charge_set(&conn->buf_charge, budget, BUDGET_CLIENT_BYTES, cap))
+        return -ENOBUFS;
+    buf = malloc(cap);
+    if (!buf) {
+        charge_set(&conn->buf_charge, budget, BUDGET_CLIENT_BYTES, conn->cap);
+        return -ENOMEM;
+    }
+    if (held > 0)
+        memcpy(buf, conn->buf + conn->start, held);
+    free(conn->buf);
+    conn->buf = buf;
+    conn->cap = cap;
+    conn->start = 0;
+    conn->end = held;
+    return 0;
+}
+
+/* Room for the frame whose header is at hand, or for a new one. */
+static void make_room(struct conn *conn, const struct frame_header *header, bool known)
+{
+    size_t held = conn->end - conn->start;
+    size_t need = known ? FRAME_HEADER_SIZE + (size_t)header->length : FRAME_HEADER_SIZE;
+
+    if (need > conn->cap) {
+        if (resize(conn, need) < 0) {
+            conn_send_status(conn, header->stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                             "no room for a frame of %u bytes now", header->length);
+            conn->discard = need - held;
+            conn->start = conn->end = 0;
+        }
+        return;
+    }
+    if (held == 0) {
+        conn->start = conn->end = 0;
+        if (conn->cap > BUFFER_KEPT)
+            (void)resize(conn, BUFFER_SIZE);
+    } else if (conn->start > 0 && (conn->cap - conn->start < need || conn->end == conn->cap)) {
+        memmove(conn->buf, conn->buf + conn->start, held);
+        conn->start = 0;
+        conn->end = held;
+    }
+}
+
+static void set_reading(struct conn *conn, bool want);
+
+/* Serves whole frames. Returns with the rest at the front of a large enough buffer. */
+static void process(struct conn *conn)
+{
+    uint64_t until = conn->read_ns + conn->shard->settings.quantum_ns;
+    struct frame_header header = {0};
+    bool known = false;
+
+    conn->corked = true;
+    while (!conn->closing && conn->write_bytes <= WRITE_HIGH) {
+        size_t held = conn->end - conn->start;
+        int r = frame_decode(conn->buf + conn->start, held, &header);
+
+        if (r < 0) {
+            malformed(conn);
+            break;
+        }
+        known = r == 0 && held >= FRAME_HEADER_SIZE;
+        if (r == 0)
+            break;
+        conn->start += FRAME_HEADER_SIZE + header.length;
+        serve_frame(conn, &header, conn->buf + conn->start - header.length);
+        if (conn->start < conn->end && hv_now_ns() > until) {
+            shard_defer(conn->shard, conn);
+            break;
+        }
+    }
+    conn->corked = false;
+    conn_flush(conn);
+    if (conn->closing)
+        return;
+    if (list_empty(&conn->defer_link) && conn->write_bytes <= WRITE_HIGH)
+        make_room(conn, &header, known);
+    if (conn->start == conn->end)
+        conn->partial_ns = 0;
+    else if (!list_empty(&conn->defer_link) || conn->write_bytes > WRITE_HIGH)
+        conn->partial_ns = 0; /* it is we who are late */
+    else if (conn->partial_ns == 0)
+        conn->partial_ns = hv_now_ns();
+    set_reading(conn, list_empty(&conn->defer_link) && conn->write_bytes <= WRITE_HIGH);
+    watch(conn);
+    conn_check_done(conn);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct conn *conn = handle->data;
+
+    (void)suggested;
+    *buf = uv_buf_init((char *)conn->buf + conn->end, (unsigned int)(conn->cap - conn->end));
+}
+
+static void on_eof(struct conn *conn)
+{
+    conn->eof = true;
+    set_reading(conn, false);
+    conn->start = conn->end;
+    conn->partial_ns = 0;
+    if (hung_up(conn)) {
+        conn_close(conn);
+        return;
+    }
+    watch(conn);
+    conn_check_done(conn);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+{
+    struct conn *conn = stream->data;
+
+    (void)buf;
+    if (conn->closing || nread == 0)
+        return;
+    if (nread < 0) {
+        if (nread == UV_EOF)
+            on_eof(conn);
+        else
+            conn_close(conn);
+        return;
+    }
+    if (conn->discard > 0) {
+        size_t n = (size_t)nread < conn->discard ? (size_t)nread : conn->discard;
+
+        conn->discard -= n;
+        memmove(conn->buf, conn->buf + n, (size_t)nread - n);
+        nread -= (ssize_t)n;
+    }
+    conn->end += (size_t)nread;
+    conn->read_ns = hv_now_ns();
+    process(conn);
+}
+
+static void set_reading(struct conn *conn, bool want)
+{
+    if (conn->closing || conn->eof)
+        want = false;
+    if (want == conn->reading)
+        return;
+    conn->reading = want;
+    if (!want)
+        uv_read_stop((uv_stream_t *)&conn->pipe);
+    else if (uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read) < 0)
+        conn_close(conn);
+}
+
+void conn_resume(struct conn *conn)
+{
+    if (!conn->closing)
+        process(conn);
+}
+
+/* --- beginning ------------------------------------------------------------------------------ */
+
+int conn_open(struct shard *shard, int fd)
+{
+    _cleanup_close_ int own = fd;
+    struct conn *conn = calloc(1, sizeof(*conn));
+    int r;
+
+    if (!conn)
+        return -ENOMEM;
+    conn->shard = shard;
+    list_init(&conn->link);
+    list_init(&conn->defer_link);
+    list_init(&conn->calls);
+    list_init(&conn->tickets);
+    for (size_t i = 0; i < CONN_UPLOADS_MAX; i++)
+        conn->uploads[i].fd = -1;
+    r = resize(conn, BUFFER_SIZE);
+    if (r < 0) {
+        conn_free(conn);
+        return r;
+    }
+    uv_pipe_init(&shard->loop, &conn->pipe, 0);
+    uv_timer_init(&shard->loop, &conn->timer);
+    conn->pipe.data = conn->timer.data = conn;
+    conn->open_handles = 2;
+    list_push_back(&shard->conns, &conn->link);
+    if (uv_pipe_open(&conn->pipe, own) < 0) {
+        conn_close(conn); /* counts it as opened and closed */
+        return 0;
+    }
+    own = -1;
+    set_reading(conn, true);
+    return 0;
+}
+
+void ticket_take(struct ticket *ticket, const struct request *request)
+{
+    ticket->conn = request->conn;
+    ticket->stream = request->stream;
+    list_push_back(&request->conn->tickets, &ticket->link);
+}
+
+void ticket_drop(struct ticket *ticket)
+{
+    struct conn *conn = ticket->conn;
+
+    ticket->conn = NULL;
+    if (!conn)
+        return;
+    list_remove(&ticket->link);
+    conn_check_done(conn);
+}

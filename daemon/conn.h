@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_CONN_H
+#define HL_DAEMON_CONN_H
+
+/*
+ * A client's connection: frames in, replies out, and what the engine owes it. Owned by one shard's
+ * thread. After conn_close the memory stays until libuv has let go of its handles; calls and
+ * tickets are cut off at once.
+ */
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/list.h"
+#include "daemon/budget.h"
+#include "proto/buffer.h"
+#include "proto/envelope.h"
+
+#define CONN_UPLOADS_MAX 2
+
+struct shard;
+
+/* A program being sent in pieces (service_images.c). */
+struct upload {
+    uint64_t id; /* 0: free */
+    int fd;      /* memfd */
+    uint64_t received;
+    struct charge charge;
+};
+
+struct conn {
+    struct shard *shard;
+    struct list link;       /* of the shard's connections */
+    struct list defer_link; /* of those with whole frames left in the buffer */
+    uv_pipe_t pipe;
+    uv_timer_t timer;
+    int open_handles;
+    bool closing;
+    bool eof;     /* the client sends no more */
+    bool reading; /* libuv reads for us */
+    bool corked;
+
+    uint8_t *buf; /* frames: [start, end) is not yet served */
+    size_t start, end, cap;
+    size_t discard; /* bytes of a refused frame still to come */
+    struct charge buf_charge;
+    uint64_t read_ns;    /* when the newest bytes came */
+    uint64_t partial_ns; /* since when a frame is incomplete, 0: none is */
+    uint32_t last_stream;
+
+    struct buffer out;  /* not yet handed to libuv */
+    size_t write_bytes; /* in out and in libuv */
+    struct charge write_charge;
+    uint64_t stalled_ns; /* since when nothing was written though there was something, or 0 */
+
+    struct list calls;
+    unsigned int waiting; /* of them in a queue */
+    struct list tickets;
+    struct upload uploads[CONN_UPLOADS_MAX];
+    uint64_t next_upload;
+};
+
+/* A request, as handlers get it. Everything is borrowed until the handler returns. */
+struct request {
+    struct conn *conn;
+    uint32_t stream;
+    uint64_t read_ns;
+    int64_t timeout_ns; /* 0: none given */
+    const uint8_t *payload;
+    size_t len;
+};
+
+/* A reply owed by something that finishes later, maybe on another thread; conn becomes NULL when
+ * the connection is gone. */
+struct ticket {
+    struct list link;
+    struct conn *conn;
+    uint32_t stream;
+};
+
+/* Takes fd, on failure too. Returns: 0 or a negative errno. */
+int conn_open(struct shard *shard, int fd);
+void conn_close(struct conn *conn);
+
+/* Serves frames that were left in the buffer. */
+void conn_resume(struct conn *conn);
+
+/* These are no-ops on a connection that is closing, and close one that cannot take the reply. */
+void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message);
+void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status, const char *fmt,
+                      ...) __attribute__((format(printf, 4, 5)));
+void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
+                       const struct envelope_detail *details, size_t ndetails);
+
+/* Writes what a cork held back; a call does so before its instance is reset. */
+void conn_flush(struct conn *conn);
+
+/* Whether calls, tickets or bytes are still under way to the client. */
+bool conn_owed(const struct conn *conn);
+
+/* Closes a half-closed connection once nothing is owed to it. */
+void conn_check_done(struct conn *conn);
+
+void ticket_take(struct ticket *ticket, const struct request *request);
+void ticket_drop(struct ticket *ticket);
+
+#endif

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One entry for each name that was asked for and is being resolved, is ready, or failed a moment
+ * ago. An entry that is invalidated leaves the table at once, whatever it is doing: whoever waits
+ * for it asked before the switch and gets the old version, whoever asks afterwards makes a new
+ * entry. Programs are built on libuv's thread pool, since that takes milliseconds and runs the
+ * guest's start-up. A failed build is remembered for a second, so that calls of a broken image do
+ * not build it over and over; that a name is unknown is not remembered at all.
+ */
+#include "config.h"
+
+#include "daemon/images.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/control_link.h"
+#include "daemon/engine.h"
+#include "daemon/program.h"
+#include "daemon/shard.h"
+#include "hv/timer.h"
+
+#define BUCKETS         1024u
+#define FAILURE_KEPT_NS 1000000000ull
+
+enum entry_state {
+    ENTRY_ASKING, /* the registry */
+    ENTRY_BUILDING,
+    ENTRY_READY,
+    ENTRY_FAILED,
+};
+
+struct entry {
+    struct list link; /* of a bucket; alone when it was invalidated */
+    struct engine *engine;
+    char name[HL_NAME_MAX + 1];
+    enum entry_state state;
+    struct list waiters; /* struct resolve */
+    struct program *program;
+    enum hl_status status;
+    struct hl_error err;
+    uint64_t failed_ns;
+    struct control_request request;
+    Hl__Control__Name request_name;
+    uv_work_t work;
+    struct program_load load;
+    int result;
+};
+
+struct images {
+    struct engine *engine;
+    struct list buckets[BUCKETS];
+    size_t count;
+    struct program *offered;
+};
+
+static struct list *bucket(struct images *images, const char *name)
+{
+    uint32_t hash = 2166136261u;
+
+    for (const char *p = name; *p; p++)
+        hash = (hash ^ (uint8_t)*p) * 16777619u;
+    return &images->buckets[hash % BUCKETS];
+}
+
+static struct entry *find(struct images *images, const char *name)
+{
+    LIST_FOREACH(l, bucket(images, name))
+    {
+        struct entry *entry = LIST_ENTRY(l, struct entry, link);
+
+        if (strcmp(entry->name, name) == 0)
+            return entry;
+    }
+    return NULL;
+}
+
+static void entry_free(struct entry *entry)
+{
+    list_remove(&entry->link);
+    program_unref(entry->program);
+    free(entry);
+}
+
+/* --- answers -------------------------------------------------------------------------------- */
+
+static void deliver_answer(struct mail *mail, void *owner)
+{
+    struct resolve *resolve = LIST_ENTRY(mail, struct resolve, mail);
+
+    (void)owner;
+    resolve->done(resolve);
+}
+
+static void answer(struct resolve *resolve, const struct entry *entry)
+{
+    resolve->program = entry->program ? program_ref(entry->program) : NULL;
+    resolve->status = entry->status;
+    resolve->err = entry->err;
+    mailbox_post(&resolve->shard->mailbox, &resolve->mail, deliver_answer);
+}
+
+static void answer_all(struct entry *entry)
+{
+    struct list *l;
+
+    while ((l = list_pop_front(&entry->waiters)))
+        answer(LIST_ENTRY(l, struct resolve, link), entry);
+}
+
+/* The entry is decided: its waiters are told, and it stays only where that is of use. */
+static void settle(struct entry *entry, enum entry_state state)
+{
+    struct shard *shard = &entry->engine->shards[0];
+
+    bool built = entry->state == ENTRY_BUILDING;
+
+    entry->state = state;
+    entry->failed_ns = hv_now_ns();
+    answer_all(entry);
+    if (list_empty(&entry->link) || (state == ENTRY_FAILED && !built))
+        entry_free(entry);
+    shard_check_quiet(shard);
+}
+
+static void fail(struct entry *entry, enum hl_status status, const char *text)
+{
+    entry->status = status;
+    hl_error_set(&entry->err, -1, "%s", text);
+    settle(entry, ENTRY_FAILED);
+}
+
+/* --- building ------------------------------------------------------------------------------- */
+
+static void build(uv_work_t *work)
+{
+    struct entry *entry = work->data;
+
+    entry->result = hv_thread_init();
+    if (entry->result == 0)
+        entry->result = program_new(&entry->program, &entry->load, &entry->err);
+}
+
+static void on_built(uv_work_t *work, int status)
+{
+    struct entry *entry = work->data;
+    struct shard *shard = &entry->engine->shards[0];
+
+    shard->works--;
+    close(entry->load.fd);
+    if (status < 0)
+        entry->result = status;
+    stats_add(&shard->stats, entry->result < 0 ? STAT_BUILD_FAILURES : STAT_BUILDS, 1);
+    if (entry->result < 0) {
+        entry->status = program_status(entry->result);
+        hl_error_wrap(&entry->err, entry->result, "image '%s'", entry->name);
+        log_limited(&shard->log_limit, LOG_LEVEL_WARNING, "%s", entry->err.text);
+        settle(entry, ENTRY_FAILED);
+    } else {
+        settle(entry, ENTRY_READY);
+    }
+}
+
+/* Takes fd. */
+static void start_build(struct entry *entry, int fd)
+{
+    struct engine *engine = entry->engine;
+    struct shard *shard = &engine->shards[0];
+
+    entry->state = ENTRY_BUILDING;
+    entry->load.digest_known = true;
+    entry->load.fd = fd;
+    entry->load.hv = engine->hv;
+    entry->load.host = engine->host;
+    entry->load.init_deadline_ns = shard->settings.init_deadline_ns;
+    entry->work.data = entry;
+    shard->works++;
+    uv_queue_work(&shard->loop, &entry->work, build, on_built);
+}
+
+/* --- asking --------------------------------------------------------------------------------- */
+
+static void on_reply(struct control_request *request)
+{
+    struct entry *entry = LIST_ENTRY(request, struct entry, request);
+    struct images *images = entry->engine->images;
+    const struct settings *settings = &entry->engine->shards[0].settings;
+    const Hl__Control__Reply *reply = request->reply;
+    _cleanup_close_ int fd = request->reply_fd;
+
+    if (!reply) {
+        fail(entry, HL_STATUS_UNAVAILABLE, "hld is stopping");
+        return;
+    }
+    if (reply->status != HL_STATUS_OK) {
+        fail(entry,
+             reply->status > 0 && reply->status <= HL_STATUS_UNAUTHENTICATED
+                 ? (enum hl_status)reply->status
+                 : HL_STATUS_UNKNOWN,
+             reply->message);
+        return;
+    }
+    if (reply->n_entries != 1 || fd < 0 ||
+        program_entry_from_control(&entry->load.entry, reply->entries[0], &entry->err) < 0 ||
+        strcmp(entry->load.entry.name, entry->name) != 0) {
+        fail(entry, HL_STATUS_INTERNAL, "the registry's answer makes no sense");
+        return;
+    }
+    if (entry->load.entry.size > settings->max_image_size) {
+        fail(entry, HL_STATUS_FAILED_PRECONDITION, "the program is over max_image_size");
+        return;
+    }
+    if (images->offered && program_entry_equal(&images->offered->entry, &entry->load.entry)) {
+        entry->program = HL_STEAL(images->offered);
+        settle(entry, ENTRY_READY);
+        return;
+    }
+    start_build(entry, hl_steal_fd(&fd));
+}
+
+static struct entry *ask(struct images *images, const char *name)
+{
+    struct entry *entry = calloc(1, sizeof(*entry));
+
+    if (!entry)
+        return NULL;
+    entry->engine = images->engine;
+    memcpy(entry->name, name, strlen(name) + 1);
+    list_init(&entry->waiters);
+    list_push_front(bucket(images, name), &entry->link);
+    entry->state = ENTRY_ASKING;
+    entry->request.shard = &images->engine->shards[0];
+    entry->request.fd = -1;
+    entry->request.done = on_reply;
+    hl__control__request__init(&entry->request.request);
+    hl__control__name__init(&entry->request_name);
+    entry->request_name.name = entry->name;
+    entry->request.request.kind_case = HL__CONTROL__REQUEST__KIND_RESOLVE;
+    entry->request.request.resolve = &entry->request_name;
+    control_link_request(images->engine, &entry->request);
+    return entry;
+}
+
+static void on_resolve(struct mail *mail, void *owner)
+{
+    struct resolve *resolve = LIST_ENTRY(mail, struct resolve, mail);
+    struct images *images = ((struct shard *)owner)->engine->images;
+    struct entry *entry = find(images, resolve->name);
+    struct entry none = {.status = HL_STATUS_RESOURCE_EXHAUSTED};
+
+    if (entry && entry->state == ENTRY_FAILED && hv_now_ns() - entry->failed_ns > FAILURE_KEPT_NS) {
+        entry_free(entry);
+        entry = NULL;
+    }
+    if (!entry)
+        entry = ask(images, resolve->name);
+    if (!entry)
+        answer(resolve, &none);
+    else if (entry->state == ENTRY_READY || entry->state == ENTRY_FAILED)
+        answer(resolve, entry);
+    else
+        list_push_back(&entry->waiters, &resolve->link);
+}
+
+void images_resolve(struct engine *engine, struct resolve *resolve)
+{
+    mailbox_post(&engine->shards[0].mailbox, &resolve->mail, on_resolve);
+}
+
+/* --- changes -------------------------------------------------------------------------------- */
+
+void images_invalidate(struct engine *engine, const char *name)
+{
+    struct entry *entry = find(engine->images, name);
+
+    if (entry) {
+        bool busy = entry->state == ENTRY_ASKING || entry->state == ENTRY_BUILDING;
+
+        list_remove(&entry->link);
+        if (!busy)
+            entry_free(entry);
+    }
+    for (unsigned int i = 0; i < engine->nshards; i++) {
+        if (shard_post_invalidation(&engine->shards[i], name) < 0)
+            log_error("out of memory: image %s stays at its old version", name);
+    }
+}
+
+void images_offer(struct engine *engine, struct program *program)
+{
+    program_unref(engine->images->offered);
+    engine->images->offered = program;
+}
+
+size_t images_list(struct images *images, struct program ***out)
+{
+    size_t n = 0, max = 0;
+
+    *out = NULL;
+    for (unsigned int i = 0; i < BUCKETS; i++) {
+        LIST_FOREACH(l, &images->buckets[i])
+        {
+            max++;
+        }
+    }
+    if (max > 0)
+        *out = malloc(max * sizeof(struct program *));
+    if (!*out)
+        return 0;
+    for (unsigned int i = 0; i < BUCKETS; i++) {
+        LIST_FOREACH(l, &images->buckets[i])
+        {
+            struct entry *entry = LIST_ENTRY(l, struct entry, link);
+
+            if (entry->program)
+                (*out)[n++] = program_ref(entry->program);
+        }
+    }
+    return n;
+}
+
+/* --- life ----------------------------------------------------------------------------------- */
+
+int images_new(struct images **out, struct engine *engine)
+{
+    struct images *images = calloc(1, sizeof(*images));
+
+    if (!images)
+        return -ENOMEM;
+    images->engine = engine;
+    for (unsigned int i = 0; i < BUCKETS; i++)
+        list_init(&images->buckets[i]);
+    *out = images;
+    return 0;
+}
+
+void images_stop(struct engine *engine)
+{
+    control_link_stop(engine->control);
+}
+
+void images_free(struct images *images)
+{
+    if (!images)
+        return;
+    for (unsigned int i = 0; i < BUCKETS; i++) {
+        while (!list_empty(&images->buckets[i]))
+            entry_free(LIST_ENTRY(images->buckets[i].next, struct entry, link));
+    }
+    program_unref(images->offered);
+    free(images);
+}

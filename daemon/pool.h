@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_POOL_H
+#define HL_DAEMON_POOL_H
+
+/*
+ * A shard's instances of one program, and the calls that wait for one. Instances come from shells;
+ * both are charged to the worker's budget while they exist. When a bound is reached the shard first
+ * gives back what it has idle, then asks the other shards: an idle instance of the same program is
+ * handed over, for the budget an idle one of any program is destroyed.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "daemon/budget.h"
+#include "daemon/images.h"
+#include "daemon/mailbox.h"
+#include "daemon/program.h"
+#include "hv/instance.h"
+
+struct call;
+struct shard;
+
+struct pool {
+    struct list link; /* of the shard's pools by name, or of its stale ones */
+    struct shard *shard;
+    char name[HL_NAME_MAX + 1];
+    struct program *program; /* NULL while it is being resolved */
+    bool resolving, stale;
+    struct resolve resolve;
+
+    struct list waiting;      /* calls, first come first */
+    struct list waiting_link; /* of shard->pending or shard->starved */
+    struct list chore_link;
+    struct list idle;   /* instances, last used first */
+    unsigned int busy;  /* instances with a call; the pool stays while there are any */
+    unsigned int turns; /* calls served in a row while another shard wanted an instance */
+};
+
+/* An instance and what the engine knows of it. */
+struct pooled {
+    struct mail mail;     /* on its way to another shard */
+    struct list link;     /* of pool->idle */
+    struct list lru_link; /* of shard->idle_instances */
+    struct instance *inst;
+    struct pool *pool; /* while a shard owns it */
+    struct program *program;
+    uint64_t bound_ns, calls, pages_reset;
+    struct charge vm, memory;
+};
+
+struct pool *pool_find(struct shard *shard, const char *name);
+
+/* Makes the pool and has its program resolved. Returns: NULL without memory. */
+struct pool *pool_new(struct shard *shard, const char *name);
+
+/* Ends with the last of its calls when it is stale. */
+void pool_check_unused(struct pool *pool);
+
+/* The name stands for another program from now on. */
+void pool_retire(struct pool *pool);
+void pool_invalidate(struct shard *shard, const char *name); /* "" for all */
+
+/* Returns: 0; -EAGAIN when a bound is reached and the call has to wait; another negative errno when
+ * no instance can be made. */
+int pool_take(struct pool *pool, struct pooled **out, struct hl_error *err);
+
+/* After a call: resets p and keeps it, hands it over, or destroys it. */
+void pool_give_back(struct pooled *p);
+
+/* After a fault, a deadline, or a call cut off. */
+void pool_destroy(struct pooled *p);
+
+/* There are calls waiting: finds out whether they have to starve. */
+void pool_set_pending(struct pool *pool);
+void pool_set_starved(struct pool *pool);
+void pool_unlist(struct pool *pool); /* nothing waits any more */
+
+/* Nothing else to do: one more warm instance or one more shell, where fewer stand ready than the
+ * settings say. Returns: whether there was something to do. */
+bool pool_chore(struct shard *shard);
+
+/* A shard that stops: everything idle is destroyed. */
+void pool_release_all(struct shard *shard);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_PROGRAM_H
+#define HL_DAEMON_PROGRAM_H
+
+/*
+ * A program: one version of a registered image in this worker, loaded, started and snapshotted. It
+ * never changes once it is made, so shards share it by reference count; the numbers in it that
+ * count what the shards have of it are atomics.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/value.h"
+#include "daemon/control.pb-c.h"
+#include "daemon/settings.h"
+#include "hv/image.h"
+#include "hv/snapshot.h"
+#include "proto/hl.pb-c.h"
+
+#define PROGRAM_DIGEST_SIZE 32
+#define PROGRAM_LOG_LINES   128
+#define PROGRAM_LOG_LENGTH  512 /* bytes of a line that are kept */
+
+/* What the registry says of an image. */
+struct program_entry {
+    char name[HL_NAME_MAX + 1];
+    uint8_t sha256[PROGRAM_DIGEST_SIZE];
+    uint64_t size;
+    uint32_t owner_uid;
+    bool private_;
+    uint64_t registered_unix_ns;
+    struct limits limits;
+};
+
+/* The image's latest log lines: a ring, with a lock, since only guests that log come here. */
+struct program_log {
+    pthread_mutex_t lock;
+    unsigned int next, count;
+    char *lines[PROGRAM_LOG_LINES];
+    _Atomic uint64_t total;
+};
+
+struct program {
+    atomic_uint refs;
+    struct program_entry entry;
+    void *elf; /* mapping of entry.size bytes that img borrows */
+    struct image *img;
+    struct snapshot *snap;
+    uint64_t start_ns; /* what its start-up took */
+    struct program_log log;
+
+    atomic_uint instances; /* of all shards; at most entry.limits.max_instances */
+    atomic_uint queued;    /* calls waiting; at most entry.limits.max_queue */
+    atomic_uint running, warm;
+    _Atomic uint64_t calls, errors;
+    _Atomic uint64_t wanted; /* shards that wait for an instance, one bit each */
+};
+
+struct program_load {
+    struct program_entry entry; /* sha256 and size are checked unless digest_known is false */
+    bool digest_known;          /* false: fill entry.sha256 in */
+    int fd;                     /* borrowed; where the program is read from */
+    const struct hv_backend *hv;
+    struct hv_host *host;
+    uint64_t init_deadline_ns; /* from now */
+};
+
+/* Reads, checks, loads and starts a program; blocks for milliseconds and runs untrusted code, so
+ * not on a shard. Returns: 0; what image_new and snapshot_build return; -EBADMSG for another
+ * digest. */
+int program_new(struct program **out, const struct program_load *load, struct hl_error *err);
+/* The status for what program_new returned. */
+enum hl_status program_status(int code);
+
+struct program *program_ref(struct program *program);
+void program_unref(struct program *program); /* NULL is allowed */
+
+/* Returns: 0, or -EPROTO for an entry the front should not have sent. */
+int program_entry_from_control(struct program_entry *out, const Hl__Control__Entry *in,
+                               struct hl_error *err);
+bool program_entry_equal(const struct program_entry *a, const struct program_entry *b);
+
+/* instance_log_cb and snapshot_options.log; opaque: struct program_log. Any thread. */
+void program_log_line(void *opaque, int level, const char *text, size_t len);
+
+/* The lines, oldest first, copies of the caller's. Returns: how many. */
+size_t program_log_copy(struct program_log *log, char *lines[PROGRAM_LOG_LINES]);
+
+/* The image as clients see it. out borrows from entry; limits is the caller's space. */
+void program_entry_to_message(Hl__V1__Image *out, Hl__V1__Limits *limits,
+                              const struct program_entry *entry);
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_SHARD_H
+#define HL_DAEMON_SHARD_H
+
+/*
+ * A shard: one thread, its loop, its connections, its instances. Everything in the struct is its
+ * thread's own, but for the mailbox and the counters, which others may post to and read.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/list.h"
+#include "daemon/deadlines.h"
+#include "daemon/log.h"
+#include "daemon/mailbox.h"
+#include "daemon/settings.h"
+#include "daemon/stats.h"
+#include "proto/arena.h"
+
+#define POOL_BUCKETS 256u
+
+struct conn;
+struct engine;
+
+struct shard {
+    struct engine *engine;
+    unsigned int index;
+    uv_thread_t thread;
+    bool thread_started;
+    uv_loop_t loop;
+    struct mailbox mailbox;
+    uv_idle_t idle; /* active while there is something to do without being told */
+    uv_timer_t deadline_timer;
+    uv_timer_t drain_timer;
+    struct settings settings;
+    struct stats stats;
+    struct log_limit log_limit;
+
+    struct list conns;
+    atomic_uint nconns;   /* those still on their way included */
+    struct list deferred; /* connections with whole frames left in their buffers */
+
+    struct list suspended; /* calls past their quantum, next to run first */
+    struct list pending;   /* pools with calls that wait and may find an instance */
+    struct list starved;   /* pools with calls that wait for something to be given back */
+    struct deadlines deadlines;
+    unsigned int calls; /* unfinished */
+    struct arena arena; /* of the frame being served */
+
+    struct list pools[POOL_BUCKETS]; /* by name, current versions */
+    struct list stale_pools;         /* versions that were replaced and still have calls */
+    struct list idle_instances;      /* of all pools, least recently used first */
+    struct list shells;              /* unbound, ready */
+    struct list chores;              /* pools that want more warm instances */
+    unsigned int nshells;
+    unsigned int shells_making; /* by the thread pool */
+    uint64_t shell_size;        /* class that was asked for last */
+    unsigned int works;         /* jobs of ours in the thread pool */
+    unsigned int resets;
+
+    struct mail quiet_mail, end_mail;
+    bool ready, draining, stopping, quiet, checking;
+};
+
+int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
+               const struct settings *settings);
+void shard_fini(struct shard *shard);
+
+/* The shard's thread: returns when the shard has stopped. Returns: 0, or a negative errno when it
+ * could not start. */
+int shard_run(struct shard *shard);
+
+/* The loop comes back soon although nothing happens outside. */
+void shard_wake(struct shard *shard);
+
+void shard_defer(struct shard *shard, struct conn *conn);
+void shard_conn_closed(struct shard *shard);
+
+/* Call when something ended that a stopping shard waits for. */
+void shard_check_quiet(struct shard *shard);
+
+/* The deadline timer fits what is in shard->deadlines. */
+void shard_arm_deadlines(struct shard *shard);
+
+/* From shard 0. Each returns 0 or -ENOMEM. */
+int shard_post_connection(struct shard *shard, int fd); /* takes fd when it succeeds */
+int shard_post_settings(struct shard *shard, const struct settings *settings);
+int shard_post_invalidation(struct shard *shard, const char *name);
+int shard_post_drain(struct shard *shard, uint64_t limit_ns);
+
+#endif

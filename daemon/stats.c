@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The names of the counters; clients see them in Daemon.Stats, people in `hlctl info`. */
+#include "daemon/stats.h"
+
+static const char *const names[] = {
+    [STAT_CALLS] = "calls",
+    [STAT_OK] = "ok",
+    [STAT_GUEST_ERRORS] = "guest_errors",
+    [STAT_FAULTS] = "faults",
+    [STAT_DEADLINES] = "deadlines",
+    [STAT_CANCELLED] = "cancelled",
+    [STAT_ABANDONED] = "abandoned",
+    [STAT_QUEUE_REFUSED] = "queue_refused",
+    [STAT_OTHER_ERRORS] = "other_errors",
+    [STAT_QUEUED] = "queued",
+    [STAT_SUSPENDED] = "suspended",
+    [STAT_EXITS] = "exits",
+    [STAT_SYSCALLS] = "syscalls",
+    [STAT_UNKNOWN_SYSCALLS] = "unknown_syscalls",
+    [STAT_LOG_LINES] = "log_lines",
+    [STAT_RESETS] = "resets",
+    [STAT_PAGES_RESET] = "pages_reset",
+    [STAT_AUDITS] = "audits",
+    [STAT_AUDIT_FAILURES] = "audit_failures",
+    [STAT_INSTANCES_MADE] = "instances_made",
+    [STAT_INSTANCES_DESTROYED] = "instances_destroyed",
+    [STAT_INSTANCES_MOVED] = "instances_moved",
+    [STAT_BUILDS] = "builds",
+    [STAT_BUILD_FAILURES] = "build_failures",
+    [STAT_CONNECTIONS] = "connections",
+    [STAT_CONNECTIONS_REFUSED] = "connections_refused",
+    [STAT_MALFORMED] = "malformed",
+    [STAT_SLOW] = "slow",
+};
+
+_Static_assert(sizeof(names) / sizeof(names[0]) == STAT_COUNT, "a name for each counter");
+
+const char *stats_name(enum counter stat)
+{
+    return names[stat];
+}
