@@ -3,4 +3,5 @@ EXTRA_DIST += \
 	contrib/install-packages \
 	contrib/packages.txt \
 	contrib/packages-test.txt \
+	contrib/quickstart \
 	contrib/test

@@ -134,13 +134,13 @@ class Hlctl(harness.DaemonTest):
             self.assertEqual(image["sha256"], hashlib.sha256(file.read()).hexdigest())
 
     def test_add_and_remove(self):
-        self.hlctl("image", "add", "fresh", harness.guest("echo"), check=0)
+        self.hlctl("image", "add", "--name", "fresh", harness.guest("echo"), check=0)
         self.assertEqual(self.hlctl("call", "fresh", "hello", "x", check=0).stdout, b"hello, x\n")
         self.hlctl("image", "rm", "fresh", check=0)
         self.error(1, "image", "rm", "fresh")
-        self.error(1, "image", "add", "fresh", "/no/such/file")
-        self.error(1, "image", "add", "fresh", "/bin/true")
-        self.error(1, "image", "add", "--", "-bad-name", harness.guest("echo"))
+        self.error(1, "image", "add", "/no/such/file")
+        self.error(1, "image", "add", "/bin/true")
+        self.error(1, "image", "add", "--name=-bad", harness.guest("echo"))
 
     def test_info_stats_ping(self):
         self.assertIn(self.daemon.backend, self.hlctl("info", check=0).stdout.decode())

@@ -17,7 +17,7 @@ class Examples(harness.DaemonTest):
     def setUpClass(cls):
         super().setUpClass()
         for name in ("echo", "adder", "gunzip", "lua", "sqlite"):
-            harness.hlctl(cls.daemon, "image", "add", name, harness.guest(name), check=0)
+            harness.hlctl(cls.daemon, "image", "add", harness.guest(name), check=0)
 
     def text(self, *arguments, **keywords):
         output = self.hlctl("call", *arguments, check=0, **keywords).stdout.decode()
