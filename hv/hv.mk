@@ -60,7 +60,9 @@ libhvfake_la_SOURCES = \
 
 HV_UNIT_TESTS = \
 	tests/unit/test_image \
-	tests/unit/test_snapshot
+	tests/unit/test_instance \
+	tests/unit/test_snapshot \
+	tests/unit/test_syscall
 check_PROGRAMS += $(HV_UNIT_TESTS)
 TESTS += $(HV_UNIT_TESTS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c
@@ -69,3 +71,9 @@ tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_snapshot_SOURCES = tests/unit/test_snapshot.c
 tests_unit_test_snapshot_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_snapshot_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_instance_SOURCES = tests/unit/test_instance.c
+tests_unit_test_instance_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
+tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
