@@ -446,7 +446,7 @@ END_TEST
 START_TEST(resets)
 {
     struct hl_error err = HL_ERROR_INIT;
-    static uint8_t bytes[20000] = {1, [19999] = 1};
+    static uint8_t bytes[5 * 4096 - 32] = {1};
     struct hl_value args[] = {u32(5)};
     uint64_t pages;
 
