@@ -23,15 +23,13 @@ union fd_space {
     char bytes[CMSG_SPACE(sizeof(int) * SCM_MAX_FD)];
 };
 
-int control_send(int fd, const ProtobufCMessage *message, int passed_fd)
+int control_send_packed(int fd, const void *packed, size_t size, int passed_fd)
 {
-    size_t size = protobuf_c_message_get_packed_size(message);
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } space = {0};
-    _cleanup_free_ uint8_t *packed = NULL;
-    struct iovec iov;
+    struct iovec iov = {.iov_base = (void *)packed, .iov_len = size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t n;
 
@@ -39,11 +37,6 @@ int control_send(int fd, const ProtobufCMessage *message, int passed_fd)
         return -EMSGSIZE;
     if (size == 0)
         return -EINVAL;
-    packed = malloc(size);
-    if (!packed)
-        return -ENOMEM;
-    protobuf_c_message_pack(message, packed);
-    iov = (struct iovec){.iov_base = packed, .iov_len = size};
     if (passed_fd >= 0) {
         space.header.cmsg_len = CMSG_LEN(sizeof(int));
         space.header.cmsg_level = SOL_SOCKET;
@@ -56,6 +49,20 @@ int control_send(int fd, const ProtobufCMessage *message, int passed_fd)
         n = sendmsg(fd, &msg, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
+}
+
+int control_send(int fd, const ProtobufCMessage *message, int passed_fd)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    _cleanup_free_ uint8_t *packed = NULL;
+
+    if (size > CONTROL_PACKET_MAX)
+        return -EMSGSIZE;
+    packed = malloc(size ? size : 1);
+    if (!packed)
+        return -ENOMEM;
+    protobuf_c_message_pack(message, packed);
+    return control_send_packed(fd, packed, size, passed_fd);
 }
 
 /* Keeps the first descriptor in *first. Returns: whether there were more; those are closed. */

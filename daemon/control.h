@@ -16,6 +16,9 @@
  * Returns: 0, -EMSGSIZE, -EAGAIN, or another negative errno. */
 int control_send(int fd, const ProtobufCMessage *message, int passed_fd);
 
+/* The same with a message packed already, for queues. */
+int control_send_packed(int fd, const void *packed, size_t size, int passed_fd);
+
 /* *message: a ToWorker or ToFront as type says, freed with protobuf_c_message_free_unpacked(…,
  * NULL). *passed_fd: -1 when none came; the caller's to close. Returns: 1 with a message; 0 at the
  * peer's end; -EAGAIN; -EBADMSG for a packet that is no such message; another negative errno. */

@@ -26,6 +26,58 @@ tests_unit_test_log_SOURCES = tests/unit/test_log.c
 tests_unit_test_log_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_log_LDADD = libcontrol.la $(CHECK_LIBS)
 
+# The front, apart from main: what unit tests drive with a worker of their own.
+noinst_LTLIBRARIES += libfront.la
+libfront_la_SOURCES = \
+	daemon/configuration.c \
+	daemon/configuration.h \
+	daemon/configuration_defaults.c \
+	daemon/configuration_keys.c \
+	daemon/configuration_keys.h \
+	daemon/front.c \
+	daemon/front.h \
+	daemon/front_crash.c \
+	daemon/front_internal.h \
+	daemon/front_listen.c \
+	daemon/front_notify.c \
+	daemon/front_request.c \
+	daemon/front_settings.c \
+	daemon/front_spawn.c \
+	daemon/front_spawn.h \
+	daemon/front_worker.c \
+	daemon/registry.c \
+	daemon/registry.h \
+	daemon/registry_index.c \
+	daemon/registry_index.h \
+	daemon/registry_io.c \
+	daemon/registry_io.h \
+	daemon/registry_load.c \
+	daemon/registry_manifest.c \
+	daemon/registry_manifest.h \
+	daemon/registry_store.c \
+	daemon/registry_store.h
+libfront_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(JANSSON_CFLAGS) $(PROTOBUF_C_CFLAGS) \
+	$(SODIUM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
+libfront_la_LIBADD = libcontrol.la $(INIH_LIBS) $(JANSSON_LIBS) $(SODIUM_LIBS) $(SYSTEMD_LIBS) \
+	$(UV_LIBS)
+
+FRONT_TESTS = \
+	tests/unit/test_configuration \
+	tests/unit/test_front \
+	tests/unit/test_registry
+check_PROGRAMS += $(FRONT_TESTS)
+TESTS += $(FRONT_TESTS)
+FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
+tests_unit_test_configuration_SOURCES = tests/unit/test_configuration.c
+tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_configuration_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_front_SOURCES = tests/unit/test_front.c
+tests_unit_test_front_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_front_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
+tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
+
 # The worker, apart from its start: what unit tests drive without a daemon.
 noinst_LTLIBRARIES += libengine.la
 libengine_la_SOURCES = \

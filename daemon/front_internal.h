@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_FRONT_INTERNAL_H
+#define HL_DAEMON_FRONT_INTERNAL_H
+
+/* What the files of the front share: inside of front.h. Everything belongs to the loop's thread. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+#include "daemon/control.pb-c.h"
+#include "daemon/front.h"
+#include "daemon/log.h"
+#include "daemon/registry.h"
+
+#define WORKER_REQUESTS_MAX 16u   /* of one worker under way; more wait in its channel */
+#define WORKER_QUEUE_MAX    1024u /* packets for a worker that does not read */
+#define WORKER_START_MS     10000u
+#define WORKER_KILL_MS      5000u /* from the channel's end to SIGKILL */
+#define LIST_PAGE_MAX       100u
+
+struct front_listener {
+    uv_poll_t poll;
+    uv_timer_t pause; /* out of descriptors: accept again a little later */
+    int fd;
+    bool polling;
+    bool own; /* made by us, to be removed by us */
+    dev_t device;
+    ino_t inode;
+};
+
+enum worker_state {
+    WORKER_STARTING, /* channel open, not confined yet */
+    WORKER_SERVING,
+    WORKER_ENDING, /* channel closed: no connection goes there any more */
+};
+
+struct packet {
+    struct packet *next;
+    int fd;
+    size_t size;
+    uint8_t data[];
+};
+
+struct worker {
+    struct worker *next;
+    struct front *front;
+    uint32_t uid;
+    enum worker_state state;
+    uint64_t started_ms;
+    uv_process_t process;
+    bool running;
+    bool asked; /* we wanted its end */
+    uv_poll_t channel;
+    int fd;
+    uv_timer_t timer; /* starting: gives up; serving: idle; ending: kills */
+    unsigned int handles;
+    struct packet *queue, **queue_end;
+    unsigned int queued;
+    uint64_t sent;        /* Connection messages */
+    uint64_t received;    /* of those, as its last Idle said */
+    uint32_t connections; /* open, as its last Idle said */
+    unsigned int requests;
+};
+
+struct crash { /* of a uid's workers, one after the other */
+    struct crash *next;
+    uint32_t uid;
+    unsigned int count;
+    uint64_t last_ms;
+};
+
+struct request; /* front_request.c */
+
+struct front {
+    uv_loop_t loop;
+    struct configuration config;
+    const struct front_options *options;
+    struct registry *registry;
+    struct front_listener listener;
+    uv_signal_t terminate, interrupt, hangup;
+    uv_timer_t watchdog, drain, status;
+    bool status_sent;
+    bool draining;
+    bool at_once; /* a second signal */
+
+    struct worker *workers;
+    unsigned int worker_count; /* not ending */
+    struct crash *crashes;
+
+    struct request *changes, **changes_end; /* waiting for the registry, in order */
+    struct request *changing;
+    uint32_t last_changer;
+    unsigned int jobs; /* on the thread pool */
+    bool scrubbing;
+
+    struct log_limit refused_log, busy_log, worker_log, request_log;
+};
+
+/* front.c */
+void front_check_drained(struct front *front);
+
+/* front_notify.c */
+void front_status(struct front *front); /* something that the status line tells has changed */
+void front_notify_start(struct front *front);
+
+/* front_listen.c */
+int listener_open(struct front *front, struct hl_error *err);
+void listener_close(struct front *front); /* stops accepting, removes a socket of ours */
+
+/* front_worker.c: descriptors given are taken. */
+void worker_hand_over(struct front *front, const struct ucred *peer, int fd);
+void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int fd);
+void worker_request_done(struct worker *worker);
+void workers_invalidate(struct front *front, const struct worker *except, const char *name);
+void workers_reload(struct front *front);
+void workers_drain(struct front *front);
+void workers_kill(struct front *front);
+void worker_fail(struct worker *worker, const char *why);
+
+/* front_crash.c */
+void crash_note(struct worker *worker);
+uint64_t crash_delay(struct front *front, uint32_t uid); /* ms until one may start; 0: now */
+void crashes_free(struct front *front);
+
+/* front_request.c */
+void request_handle(struct worker *worker, const Hl__Control__Request *message, int fd);
+void requests_scrub(struct front *front); /* checks programs one by one in the background */
+
+/* front_settings.c */
+struct settings_message {
+    Hl__Control__Settings settings;
+    Hl__Control__LimitSet defaults, maxima;
+};
+void settings_fill(struct settings_message *message, const struct front *front);
+void settings_fill_limits(Hl__Control__LimitSet *out, const struct configuration_limits *limits);
+
+#endif

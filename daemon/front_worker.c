@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Workers as the front sees them: one for each uid that has connections, found or started when one
+ * arrives. Everything about a worker can fail without hurting another: its death closes its own
+ * clients' sockets (only it held them), a channel it does not read fills its own bounded queue, a
+ * packet that breaks the protocol costs it its life.
+ *
+ * Idle workers end without a race: the front counts the connections it sent, the worker tells in
+ * each Idle how many it has received, and only when both agree and none is open does the front
+ * close the channel. A worker that keeps dying is started again later and later.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/control.h"
+#include "daemon/front_internal.h"
+#include "daemon/front_spawn.h"
+
+static void end_worker(struct worker *worker);
+static void on_channel(uv_poll_t *poll, int status, int events);
+
+static uint64_t ns_to_ms(uint64_t ns)
+{
+    return ns / 1000000u + (ns % 1000000u != 0);
+}
+
+/* Life and death */
+
+static void free_when_done(struct worker *worker)
+{
+    struct front *front = worker->front;
+
+    if (worker->handles > 0 || worker->requests > 0)
+        return;
+    for (struct worker **at = &front->workers; *at; at = &(*at)->next) {
+        if (*at == worker) {
+            *at = worker->next;
+            break;
+        }
+    }
+    free(worker);
+    front_check_drained(front);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct worker *worker = handle->data;
+
+    worker->handles--;
+    free_when_done(worker);
+}
+
+static void drop_queue(struct worker *worker)
+{
+    while (worker->queue) {
+        struct packet *packet = worker->queue;
+
+        worker->queue = packet->next;
+        if (packet->fd >= 0)
+            close(packet->fd);
+        free(packet);
+    }
+    worker->queue_end = &worker->queue;
+    worker->queued = 0;
+}
+
+static void on_kill_time(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+
+    if (!worker->running)
+        return;
+    log_warning("worker of uid %u did not end in time: killed", worker->uid);
+    uv_process_kill(&worker->process, SIGKILL);
+}
+
+/* Closes the channel: the worker is to end by itself, and is killed when it does not. */
+static void end_worker(struct worker *worker)
+{
+    if (worker->state == WORKER_ENDING)
+        return;
+    worker->state = WORKER_ENDING;
+    worker->front->worker_count--;
+    drop_queue(worker);
+    uv_close((uv_handle_t *)&worker->channel, on_handle_closed);
+    close(worker->fd);
+    worker->fd = -1;
+    if (worker->running)
+        uv_timer_start(&worker->timer, on_kill_time, WORKER_KILL_MS, 0);
+    front_status(worker->front);
+}
+
+void worker_fail(struct worker *worker, const char *why)
+{
+    if (worker->state == WORKER_ENDING)
+        return;
+    log_limited(&worker->front->worker_log, LOG_LEVEL_ERROR, "worker of uid %u (pid %d) killed: %s",
+                worker->uid, worker->process.pid, why);
+    crash_note(worker);
+    worker->asked = true;
+    end_worker(worker);
+    if (worker->running)
+        uv_process_kill(&worker->process, SIGKILL);
+}
+
+static void on_worker_exit(uv_process_t *process, int64_t status, int signal)
+{
+    struct worker *worker = process->data;
+    bool expected = worker->asked || worker->front->draining;
+
+    worker->running = false;
+    if (!expected) {
+        crash_note(worker);
+        log_limited(&worker->front->worker_log, LOG_LEVEL_WARNING,
+                    "worker of uid %u (pid %d) ended: %s %d", worker->uid, process->pid,
+                    signal ? "signal" : "status", signal ? signal : (int)status);
+    }
+    end_worker(worker);
+    uv_close((uv_handle_t *)&worker->timer, on_handle_closed);
+    uv_close((uv_handle_t *)process, on_handle_closed);
+}
+
+/* The channel */
+
+static void watch_channel(struct worker *worker)
+{
+    int events = 0;
+
+    if (worker->requests < WORKER_REQUESTS_MAX)
+        events |= UV_READABLE;
+    if (worker->queue)
+        events |= UV_WRITABLE;
+    if (events)
+        uv_poll_start(&worker->channel, events, on_channel);
+    else
+        uv_poll_stop(&worker->channel);
+}
+
+static void flush_queue(struct worker *worker)
+{
+    while (worker->queue) {
+        struct packet *packet = worker->queue;
+        int r = control_send_packed(worker->fd, packet->data, packet->size, packet->fd);
+
+        if (r == -EAGAIN)
+            return;
+        if (r < 0) {
+            if (r != -EPIPE && r != -ECONNRESET) /* its exit is about to be told */
+                worker_fail(worker, strerror(-r));
+            else
+                end_worker(worker);
+            return;
+        }
+        worker->queue = packet->next;
+        if (!worker->queue)
+            worker->queue_end = &worker->queue;
+        worker->queued--;
+        if (packet->fd >= 0)
+            close(packet->fd);
+        free(packet);
+    }
+}
+
+void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int taken)
+{
+    size_t size = protobuf_c_message_get_packed_size(&message->base);
+    bool connection = message->kind_case == HL__CONTROL__TO_WORKER__KIND_CONNECTION;
+    _cleanup_close_ int fd = taken;
+    struct packet *packet;
+
+    if (worker->state == WORKER_ENDING)
+        return;
+    if (worker->queued >= WORKER_QUEUE_MAX) {
+        if (connection)
+            log_limited(&worker->front->busy_log, LOG_LEVEL_WARNING,
+                        "connection closed: the worker of uid %u does not take it", worker->uid);
+        else
+            worker_fail(worker, "it does not read its channel");
+        return;
+    }
+    packet = malloc(sizeof(*packet) + size);
+    if (!packet) {
+        if (!connection)
+            worker_fail(worker, "out of memory");
+        return;
+    }
+    protobuf_c_message_pack(&message->base, packet->data);
+    packet->next = NULL;
+    packet->size = size;
+    packet->fd = hl_steal_fd(&fd);
+    *worker->queue_end = packet;
+    worker->queue_end = &packet->next;
+    worker->queued++;
+    worker->sent += connection;
+    if (worker->queue == packet)
+        flush_queue(worker);
+    if (worker->state != WORKER_ENDING)
+        watch_channel(worker);
+}
+
+static bool is_idle(const struct worker *worker)
+{
+    return worker->state == WORKER_SERVING && worker->connections == 0 &&
+           worker->received == worker->sent && worker->requests == 0;
+}
+
+static void on_idle_time(uv_timer_t *timer)
+{
+    struct worker *worker = timer->data;
+
+    if (!is_idle(worker))
+        return;
+    log_info("worker of uid %u ends: idle", worker->uid);
+    worker->asked = true;
+    end_worker(worker);
+}
+
+static void watch_idle(struct worker *worker)
+{
+    if (worker->state != WORKER_SERVING)
+        return;
+    if (is_idle(worker))
+        uv_timer_start(&worker->timer, on_idle_time,
+                       ns_to_ms(worker->front->config.idle_timeout_ns), 0);
+    else
+        uv_timer_stop(&worker->timer);
+}
+
+static void take_ready(struct worker *worker, const Hl__Control__Ready *ready)
+{
+    char list[256] = "";
+    size_t n = 0;
+
+    if (worker->state != WORKER_STARTING) {
+        worker_fail(worker, "it was ready twice");
+        return;
+    }
+    for (size_t i = 0; i < ready->n_confinement && n < sizeof(list); i++)
+        n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? " " : "",
+                              ready->confinement[i]);
+    log_info("worker of uid %u (pid %d) serves, confined by: %s", worker->uid, worker->process.pid,
+             n ? list : "nothing");
+    worker->state = WORKER_SERVING;
+    uv_timer_stop(&worker->timer);
+    watch_idle(worker);
+}
+
+static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
+{
+    if (idle->received > worker->sent || idle->received < worker->received ||
+        idle->connections > idle->received) {
+        worker_fail(worker, "its count of connections is impossible");
+        return;
+    }
+    worker->received = idle->received;
+    worker->connections = idle->connections;
+    watch_idle(worker);
+}
+
+/* Takes fd. */
+static void take_packet(struct worker *worker, const Hl__Control__ToFront *message, int taken)
+{
+    _cleanup_close_ int fd = taken;
+
+    switch (message->kind_case) {
+    case HL__CONTROL__TO_FRONT__KIND_READY:
+        take_ready(worker, message->ready);
+        break;
+    case HL__CONTROL__TO_FRONT__KIND_IDLE:
+        take_idle(worker, message->idle);
+        break;
+    case HL__CONTROL__TO_FRONT__KIND_REQUEST:
+        worker->requests++;
+        request_handle(worker, message->request, hl_steal_fd(&fd));
+        break;
+    default:
+        worker_fail(worker, "it sent an unknown packet");
+        break;
+    }
+}
+
+static void on_channel(uv_poll_t *poll, int status, int events)
+{
+    struct worker *worker = poll->data;
+    ProtobufCMessage *message = NULL;
+    int fd = -1, r;
+
+    if (status < 0) { /* the peer is gone, with packets of ours unread */
+        end_worker(worker);
+        return;
+    }
+    if (events & UV_WRITABLE)
+        flush_queue(worker);
+    if (worker->state != WORKER_ENDING && (events & UV_READABLE)) {
+        r = control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd);
+        if (r == 1)
+            take_packet(worker, (const Hl__Control__ToFront *)message, fd);
+        else if (r == 0 || r == -ECONNRESET)
+            end_worker(worker); /* on_worker_exit says why */
+        else if (r != -EAGAIN)
+            worker_fail(worker, r == -EBADMSG ? "it sent a broken packet" : strerror(-r));
+        if (message)
+            protobuf_c_message_free_unpacked(message, NULL);
+    }
+    if (worker->state != WORKER_ENDING)
+        watch_channel(worker);
+}
+
+void worker_request_done(struct worker *worker)
+{
+    worker->requests--;
+    if (worker->state == WORKER_ENDING) {
+        free_when_done(worker);
+        return;
+    }
+    watch_channel(worker);
+    watch_idle(worker);
+}
+
+/* Start */
+
+static void on_start_time(uv_timer_t *timer)
+{
+    worker_fail(timer->data, "it was not ready in time");
+}
+
+static void welcome(struct worker *worker, int kvm)
+{
+    Hl__Control__Welcome message = HL__CONTROL__WELCOME__INIT;
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+    const struct front_options *options = worker->front->options;
+    struct settings_message settings;
+
+    settings_fill(&settings, worker->front);
+    message.settings = &settings.settings;
+    message.uid = worker->uid;
+    message.run_uid = options->run_uid;
+    message.run_gid = options->run_gid;
+    message.version = (char *)options->version;
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_WELCOME;
+    packet.welcome = &message;
+    worker_send(worker, &packet, kvm);
+}
+
+static void init_handles(struct worker *worker)
+{
+    uv_timer_init(&worker->front->loop, &worker->timer);
+    uv_poll_init(&worker->front->loop, &worker->channel, worker->fd);
+    worker->timer.data = worker->channel.data = worker->process.data = worker;
+    worker->handles = 3;
+}
+
+static void on_never_ran(uv_handle_t *process)
+{
+    free(process->data);
+}
+
+static struct worker *start_worker(struct front *front, uint32_t uid)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    _cleanup_close_ int kvm = -1;
+    int r = -ENOMEM;
+
+    if (!worker)
+        return NULL;
+    if (strcmp(front->options->backend, "kvm") == 0) {
+        kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+        r = kvm < 0 ? -errno : 0;
+    } else {
+        r = 0;
+    }
+    worker->front = front;
+    worker->process.data = worker;
+    worker->uid = uid;
+    worker->queue_end = &worker->queue;
+    worker->started_ms = uv_now(&front->loop);
+    if (r == 0)
+        r = spawn_worker(&front->loop, &worker->process, front->options->worker_exe, on_worker_exit,
+                         &worker->fd);
+    if (r < 0) {
+        log_limited(&front->busy_log, LOG_LEVEL_ERROR, "cannot start a worker for uid %u: %s", uid,
+                    strerror(-r));
+        if (worker->process.type == UV_PROCESS)
+            uv_close((uv_handle_t *)&worker->process, on_never_ran);
+        else
+            free(worker);
+        return NULL;
+    }
+    init_handles(worker);
+    worker->running = true;
+    worker->state = WORKER_STARTING;
+    worker->next = front->workers;
+    front->workers = worker;
+    front->worker_count++;
+    uv_timer_start(&worker->timer, on_start_time, WORKER_START_MS, 0);
+    welcome(worker, hl_steal_fd(&kvm));
+    front_status(front);
+    return worker->state == WORKER_ENDING ? NULL : worker;
+}
+
+static struct worker *find_worker(struct front *front, uint32_t uid)
+{
+    for (struct worker *w = front->workers; w; w = w->next) {
+        if (w->uid == uid && w->state != WORKER_ENDING)
+            return w;
+    }
+    return NULL;
+}
+
+/* Returns: whether there is room for one more worker, after ending an idle one if need be. */
+static bool make_room(struct front *front)
+{
+    if (front->worker_count < front->config.max_workers)
+        return true;
+    for (struct worker *w = front->workers; w; w = w->next) {
+        if (!is_idle(w))
+            continue;
+        w->asked = true;
+        end_worker(w);
+        return true;
+    }
+    return false;
+}
+
+static struct worker *worker_for(struct front *front, const struct ucred *peer)
+{
+    struct worker *worker = find_worker(front, peer->uid);
+    uint64_t delay;
+
+    if (worker)
+        return worker;
+    delay = crash_delay(front, peer->uid);
+    if (delay > 0) {
+        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
+                    "connection closed: workers of uid %u keep dying; the next start is in %llu ms",
+                    peer->uid, (unsigned long long)delay);
+        return NULL;
+    }
+    if (!make_room(front)) {
+        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
+                    "connection closed: uid %u would need a worker beyond max_workers = %u",
+                    peer->uid, front->config.max_workers);
+        return NULL;
+    }
+    return start_worker(front, peer->uid);
+}
+
+void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
+{
+    Hl__Control__Connection message = HL__CONTROL__CONNECTION__INIT;
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+    struct worker *worker = worker_for(front, peer);
+    _cleanup_close_ int fd = taken;
+
+    if (!worker)
+        return;
+    if (worker->connections + (worker->sent - worker->received) >= front->config.max_connections) {
+        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
+                    "connection closed: uid %u has max_connections = %u open", peer->uid,
+                    front->config.max_connections);
+        return;
+    }
+    message.pid = (uint32_t)peer->pid;
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_CONNECTION;
+    packet.connection = &message;
+    worker_send(worker, &packet, hl_steal_fd(&fd));
+    if (worker->state == WORKER_SERVING)
+        watch_idle(worker);
+}
+
+/* To all of them */
+
+void workers_invalidate(struct front *front, const struct worker *except, const char *name)
+{
+    Hl__Control__Invalidate message = HL__CONTROL__INVALIDATE__INIT;
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+
+    message.name = (char *)name;
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_INVALIDATE;
+    packet.invalidate = &message;
+    for (struct worker *w = front->workers; w; w = w->next) {
+        if (w != except)
+            worker_send(w, &packet, -1);
+    }
+}
+
+void workers_reload(struct front *front)
+{
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+    struct settings_message settings;
+
+    settings_fill(&settings, front);
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_RELOAD;
+    packet.reload = &settings.settings;
+    for (struct worker *w = front->workers; w; w = w->next) {
+        worker_send(w, &packet, -1);
+        watch_idle(w);
+    }
+}
+
+void workers_drain(struct front *front)
+{
+    Hl__Control__Drain message = HL__CONTROL__DRAIN__INIT;
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+
+    message.limit_ns = front->config.drain_timeout_ns;
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_DRAIN;
+    packet.drain = &message;
+    for (struct worker *w = front->workers; w; w = w->next)
+        worker_send(w, &packet, -1);
+}
+
+void workers_kill(struct front *front)
+{
+    for (struct worker *w = front->workers; w; w = w->next) {
+        w->asked = true;
+        end_worker(w);
+        if (w->running)
+            uv_process_kill(&w->process, SIGKILL);
+    }
+}

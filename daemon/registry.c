@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The index: names in a sorted array (for pages of a list), programs in another sorted by digest
+ * and counted, so that a program goes with its last name. A change allocates everything before it
+ * touches the disk: once the disk has changed, the index must follow without fail.
+ */
+#include "config.h"
+
+#include "daemon/registry.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/log.h"
+#include "daemon/registry_index.h"
+
+struct registry_change {
+    struct registry *registry;
+    bool drop;
+    struct manifest manifest;
+    struct registry_put put;
+    struct index_entry *entry; /* put: the new one */
+    struct index_blob *blob;   /* put: fresh, unless the digest is known already */
+    struct hl_error err;
+    int result;
+};
+
+void registry_free(struct registry *registry)
+{
+    if (!registry)
+        return;
+    index_fini(&registry->index);
+    registry_store_close(&registry->store);
+    free(registry);
+}
+
+size_t registry_count(const struct registry *registry)
+{
+    return registry->index.entries.count;
+}
+
+const struct registry_store *registry_store(const struct registry *registry)
+{
+    return &registry->store;
+}
+
+static bool may_call(const struct index_entry *entry, uid_t uid)
+{
+    const struct manifest *m = &entry->manifest;
+
+    return entry->state == ENTRY_USABLE && (!m->is_private || m->owner == uid || uid == 0);
+}
+
+int registry_find(const struct registry *registry, const char *name, uid_t uid,
+                  struct registry_entry *out, struct hl_error *err)
+{
+    const struct index_entry *entry = index_find(&registry->index, name);
+
+    if (!entry)
+        return hl_error_set(err, -ENOENT, "no image '%s' is registered", name);
+    if (entry->state != ENTRY_USABLE)
+        return hl_error_set(err, -EBADMSG, "image '%s': its manifest %s", name,
+                            entry->state == ENTRY_FUTURE ? "is a newer version's" : "is damaged");
+    if (!may_call(entry, uid))
+        return hl_error_set(err, -EACCES, "image '%s' is another user's and private", name);
+    *out = (struct registry_entry){
+        .manifest = entry->manifest,
+        .state = entry->state,
+        .blob = entry->blob->state,
+        .generation = entry->generation,
+    };
+    return 0;
+}
+
+size_t registry_list(const struct registry *registry, uid_t uid, const char *after, size_t max,
+                     struct manifest *entries, bool *more)
+{
+    const struct index_array *all = &registry->index.entries;
+    size_t n = 0;
+
+    *more = false;
+    for (size_t i = index_after(&registry->index, after); i < all->count; i++) {
+        const struct index_entry *entry = all->items[i];
+
+        if (!may_call(entry, uid))
+            continue;
+        if (n == max) {
+            *more = true;
+            break;
+        }
+        entries[n++] = entry->manifest;
+    }
+    return n;
+}
+
+void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
+                       enum blob_state from, enum blob_state to)
+{
+    struct index_blob *blob = index_find_blob(&registry->index, sha256);
+
+    if (blob && blob->state == from)
+        blob->state = to;
+}
+
+bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],
+                             uint64_t *size)
+{
+    for (size_t i = 0; i < registry->index.blobs.count; i++) {
+        const struct index_blob *blob = registry->index.blobs.items[i];
+
+        if (blob->state != BLOB_UNCHECKED)
+            continue;
+        memcpy(sha256, blob->sha256, REGISTRY_SHA256_SIZE);
+        *size = blob->size;
+        return true;
+    }
+    return false;
+}
+
+/* Who may change what the name stands for. */
+static int check_owner(const struct index_entry *entry, uid_t uid, struct hl_error *err)
+{
+    const char *name = entry->manifest.name;
+
+    if (entry->state == ENTRY_FUTURE)
+        return hl_error_set(err, -EBUSY, "image '%s' was registered by a newer hld", name);
+    if (uid == 0 || (entry->state == ENTRY_USABLE && entry->manifest.owner == uid))
+        return 0;
+    if (entry->state == ENTRY_DAMAGED)
+        return hl_error_set(err, -EACCES, "image '%s' has a damaged manifest: root may replace it",
+                            name);
+    return hl_error_set(err, -EACCES, "image '%s' is owned by another user", name);
+}
+
+static int check_quota(const struct registry *registry, const struct manifest *m,
+                       const struct registry_quota *quota, struct hl_error *err)
+{
+    uint64_t images = 1, disk = m->size;
+
+    for (size_t i = 0; i < registry->index.entries.count; i++) {
+        const struct index_entry *entry = registry->index.entries.items[i];
+
+        if (entry->state != ENTRY_USABLE || entry->manifest.owner != m->owner ||
+            strcmp(entry->manifest.name, m->name) == 0)
+            continue;
+        images++;
+        if (__builtin_add_overflow(disk, entry->manifest.size, &disk))
+            disk = UINT64_MAX;
+    }
+    if (images > quota->max_images)
+        return hl_error_set(err, -EDQUOT, "max_images: at most %" PRIu32 " images of one user",
+                            quota->max_images);
+    if (disk > quota->max_disk)
+        return hl_error_set(err, -EDQUOT,
+                            "max_disk: at most %" PRIu64 " bytes of one user's images, these would "
+                            "be %" PRIu64,
+                            quota->max_disk, disk);
+    return 0;
+}
+
+int registry_change_put(struct registry_change **out, struct registry *registry,
+                        const struct manifest *manifest, int program_fd,
+                        const struct registry_quota *quota, struct hl_error *err)
+{
+    struct index_entry *old = index_find(&registry->index, manifest->name);
+    struct index_blob *blob = index_find_blob(&registry->index, manifest->sha256);
+    struct registry_change *change;
+    int r;
+
+    if (registry->changing)
+        return -EBUSY;
+    if (!hl_name_valid(manifest->name, strlen(manifest->name)))
+        return hl_error_set(err, -EINVAL, "not an image's name");
+    r = old ? check_owner(old, manifest->owner, err) : 0;
+    if (r < 0)
+        return r;
+    change = calloc(1, sizeof(*change));
+    if (!change)
+        return -ENOMEM;
+    change->registry = registry;
+    change->manifest = *manifest;
+    if (old && old->state == ENTRY_USABLE)
+        change->manifest.owner = old->manifest.owner;
+    r = check_quota(registry, &change->manifest, quota, err);
+    if (r == 0)
+        r = index_reserve(&registry->index);
+    change->entry = r == 0 ? calloc(1, sizeof(*change->entry)) : NULL;
+    change->blob = r == 0 ? calloc(1, sizeof(*change->blob)) : NULL;
+    if (r < 0 || !change->entry || !change->blob) {
+        free(change->entry);
+        free(change->blob);
+        free(change);
+        return r < 0 ? r : -ENOMEM;
+    }
+    change->put = (struct registry_put){
+        .manifest = &change->manifest,
+        .program_fd = program_fd,
+        .blob_used = blob != NULL,
+        .blob_trusted = blob && blob->state == BLOB_GOOD,
+        .replaces = old != NULL,
+    };
+    registry->changing = true;
+    *out = change;
+    return 0;
+}
+
+int registry_change_drop(struct registry_change **out, struct registry *registry, const char *name,
+                         uid_t uid, struct hl_error *err)
+{
+    struct index_entry *old = index_find(&registry->index, name);
+    struct registry_change *change;
+    int r;
+
+    if (registry->changing)
+        return -EBUSY;
+    if (!old)
+        return hl_error_set(err, -ENOENT, "no image '%s' is registered", name);
+    r = check_owner(old, uid, err);
+    if (r < 0)
+        return r;
+    change = calloc(1, sizeof(*change));
+    if (!change)
+        return -ENOMEM;
+    change->registry = registry;
+    change->drop = true;
+    change->manifest = old->manifest;
+    registry->changing = true;
+    *out = change;
+    return 0;
+}
+
+void registry_change_run(struct registry_change *change)
+{
+    const struct registry_store *store = &change->registry->store;
+
+    if (change->drop)
+        change->result = registry_store_drop(store, change->manifest.name, &change->err);
+    else
+        change->result = registry_store_put(store, &change->put, &change->err);
+}
+
+/* Takes the name's entry out, and its program from the disk if no other name has it. */
+static void forget(struct registry *registry, const char *name)
+{
+    struct index_entry *old = index_remove(&registry->index, name);
+    struct index_blob *blob = old ? old->blob : NULL;
+
+    free(old);
+    if (!blob || --blob->references > 0)
+        return;
+    registry_store_collect(&registry->store, blob->sha256);
+    index_remove_blob(&registry->index, blob);
+    free(blob);
+}
+
+static void commit_put(struct registry_change *change)
+{
+    struct registry *registry = change->registry;
+    struct index_blob *blob = index_find_blob(&registry->index, change->manifest.sha256);
+    struct index_entry *entry = change->entry;
+
+    if (!blob) {
+        blob = HL_STEAL(change->blob);
+        memcpy(blob->sha256, change->manifest.sha256, REGISTRY_SHA256_SIZE);
+        blob->size = change->manifest.size;
+        index_add_blob(&registry->index, blob);
+    }
+    blob->state = BLOB_GOOD;
+    blob->references++; /* before forget, which may drop the same program's last other name */
+    forget(registry, change->manifest.name);
+    entry->manifest = change->manifest;
+    entry->state = ENTRY_USABLE;
+    entry->blob = blob;
+    entry->generation = ++registry->generation;
+    index_add(&registry->index, entry);
+    change->entry = NULL;
+}
+
+int registry_change_end(struct registry_change *change, struct manifest *manifest,
+                        struct hl_error *err)
+{
+    int r = change->result;
+
+    if (r < 0 && err)
+        *err = change->err;
+    if (r == 0 && change->drop)
+        forget(change->registry, change->manifest.name);
+    else if (r == 0)
+        commit_put(change);
+    if (manifest)
+        *manifest = change->manifest;
+    change->registry->changing = false;
+    free(change->entry);
+    free(change->blob);
+    free(change);
+    return r;
+}

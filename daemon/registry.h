@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_REGISTRY_H
+#define HL_DAEMON_REGISTRY_H
+
+/*
+ * The registered images: an index in memory of what registry_store.h keeps on disk. The index
+ * belongs to one thread. A change has three steps, so that the disk's time is not the loop's:
+ *
+ *   registry_change_… (checks, allocates) → registry_change_run (any thread; the disk) →
+ *   registry_change_end (the index, which cannot fail)
+ *
+ * and there is one change at a time.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "daemon/registry_io.h"
+#include "daemon/registry_manifest.h"
+#include "daemon/registry_store.h"
+
+enum blob_state {
+    BLOB_UNCHECKED, /* nobody has read it since the start */
+    BLOB_GOOD,
+    BLOB_DAMAGED,
+};
+
+enum entry_state {
+    ENTRY_USABLE,
+    ENTRY_DAMAGED, /* its manifest does not hold together: uid 0 may replace or remove it */
+    ENTRY_FUTURE,  /* a newer version's: kept as it is */
+};
+
+struct registry;
+struct registry_change;
+
+struct registry_entry {
+    struct manifest manifest; /* only the name means something unless state is ENTRY_USABLE */
+    enum entry_state state;
+    enum blob_state blob;
+    uint64_t generation; /* changes whenever the name stands for something else */
+};
+
+struct registry_quota { /* of one uid */
+    uint32_t max_images;
+    uint64_t max_disk;
+};
+
+/* Takes the directory's lock, removes what an interrupted change left, reads all manifests (no
+ * program). What is damaged is logged and left out. Returns: 0 or a negative errno with err. */
+int registry_open(struct registry **out, const char *state_dir, const struct registry_io *io,
+                  struct hl_error *err);
+void registry_free(struct registry *registry); /* NULL is allowed; no change under way */
+
+size_t registry_count(const struct registry *registry);
+const struct registry_store *registry_store(const struct registry *registry);
+
+/* A usable image that uid may call, copied into *entry. Returns: 0; -ENOENT; -EACCES for another's
+ * private image; -EBADMSG for a damaged one. */
+int registry_find(const struct registry *registry, const char *name, uid_t uid,
+                  struct registry_entry *entry, struct hl_error *err);
+
+/* Up to max entries with names after `after` that uid may call. Returns: how many; *more: there are
+ * others. */
+size_t registry_list(const struct registry *registry, uid_t uid, const char *after, size_t max,
+                     struct manifest *entries, bool *more);
+
+/* What a check of the program of that digest found. Nothing happens when it is no longer in the
+ * state `from`: it was written again while the check ran. */
+void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
+                       enum blob_state from, enum blob_state to);
+
+/* One program nobody has checked yet. Returns: false when there is none. */
+bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],
+                             uint64_t *size);
+
+/* manifest->owner is the uid that asks; a name that uid 0 replaces stays its owner's. program_fd:
+ * borrowed until the end. Returns: 0; -EACCES when the name is another's; -EDQUOT with the limit
+ * named; -EBUSY during another change; -EINVAL, -ENOMEM. */
+int registry_change_put(struct registry_change **out, struct registry *registry,
+                        const struct manifest *manifest, int program_fd,
+                        const struct registry_quota *quota, struct hl_error *err);
+
+/* Returns: 0; -ENOENT; -EACCES; -EBUSY; -ENOMEM. */
+int registry_change_drop(struct registry_change **out, struct registry *registry, const char *name,
+                         uid_t uid, struct hl_error *err);
+
+void registry_change_run(struct registry_change *change);
+
+/* Frees change. *manifest: what the name stands for now (not for a drop). Returns: 0, or what run
+ * met on the disk, with err. */
+int registry_change_end(struct registry_change *change, struct manifest *manifest,
+                        struct hl_error *err);
+
+#endif

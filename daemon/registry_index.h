@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_REGISTRY_INDEX_H
+#define HL_DAEMON_REGISTRY_INDEX_H
+
+/* The registry's sorted arrays: inside of registry.h. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/registry.h"
+
+struct index_blob {
+    uint8_t sha256[REGISTRY_SHA256_SIZE];
+    uint64_t size;
+    enum blob_state state;
+    size_t references; /* entries that stand for it */
+};
+
+struct index_entry {
+    struct manifest manifest;
+    enum entry_state state;
+    uint64_t generation;
+    struct index_blob *blob; /* NULL unless state is ENTRY_USABLE */
+};
+
+struct index_array {
+    void **items;
+    size_t count, size;
+};
+
+struct index {
+    struct index_array entries; /* struct index_entry, by name */
+    struct index_array blobs;   /* struct index_blob, by digest */
+};
+
+struct registry {
+    struct registry_store store;
+    struct index index;
+    uint64_t generation;
+    bool changing;
+};
+
+/* Room for one more of each, so that the next index_add and index_add_blob cannot fail. */
+int index_reserve(struct index *index);
+void index_fini(struct index *index);
+
+struct index_entry *index_find(const struct index *index, const char *name);
+struct index_blob *index_find_blob(const struct index *index,
+                                   const uint8_t sha256[REGISTRY_SHA256_SIZE]);
+
+/* Position of the first entry whose name comes after name. */
+size_t index_after(const struct index *index, const char *name);
+
+void index_add(struct index *index, struct index_entry *entry);
+void index_add_blob(struct index *index, struct index_blob *blob);
+
+/* Returns: what was taken out, the caller's now; NULL when the name is unknown. */
+struct index_entry *index_remove(struct index *index, const char *name);
+void index_remove_blob(struct index *index, struct index_blob *blob);
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Manifests to text and back. A manifest whose checksum holds was written by this code, yet every
+ * field is checked again: whoever can write the file can also write a checksum, and the numbers go
+ * into messages and arithmetic.
+ */
+#include "config.h"
+
+#include "daemon/registry_manifest.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define MANIFEST_VERSION "1"
+
+static void json_drop(json_t **json)
+{
+    json_decref(*json);
+}
+
+#define _cleanup_json_ _cleanup_(json_drop)
+
+void registry_hex(char hex[REGISTRY_HEX_SIZE], const uint8_t sha256[REGISTRY_SHA256_SIZE])
+{
+    sodium_bin2hex(hex, REGISTRY_HEX_SIZE, sha256, REGISTRY_SHA256_SIZE);
+}
+
+int registry_unhex(uint8_t sha256[REGISTRY_SHA256_SIZE], const char *hex)
+{
+    char again[REGISTRY_HEX_SIZE];
+    size_t len;
+
+    if (strlen(hex) != REGISTRY_HEX_SIZE - 1)
+        return -EINVAL;
+    if (sodium_hex2bin(sha256, REGISTRY_SHA256_SIZE, hex, strlen(hex), NULL, &len, NULL) != 0 ||
+        len != REGISTRY_SHA256_SIZE)
+        return -EINVAL;
+    registry_hex(again, sha256);
+    return strcmp(again, hex) == 0 ? 0 : -EINVAL;
+}
+
+static void digest(char hex[REGISTRY_HEX_SIZE], const char *text, size_t len)
+{
+    uint8_t sha256[REGISTRY_SHA256_SIZE];
+
+    crypto_hash_sha256(sha256, (const unsigned char *)text, len);
+    registry_hex(hex, sha256);
+}
+
+int manifest_encode(const struct manifest *m, char **text, size_t *len)
+{
+    const struct configuration_limits *l = &m->limits;
+    _cleanup_json_ json_t *json = NULL;
+    _cleanup_free_ char *body = NULL;
+    char hex[REGISTRY_HEX_SIZE], check[REGISTRY_HEX_SIZE];
+    int n;
+
+    if (m->size > INT64_MAX || m->registered_ns > INT64_MAX || l->memory > INT64_MAX ||
+        l->deadline_ns > INT64_MAX || l->io_size > INT64_MAX)
+        return -ERANGE;
+    registry_hex(hex, m->sha256);
+    json = json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "name",
+                     m->name, "sha256", hex, "size", (json_int_t)m->size, "owner",
+                     (json_int_t)m->owner, "private", (int)m->is_private, "registered_unix_ns",
+                     (json_int_t)m->registered_ns, "limits", "memory", (json_int_t)l->memory,
+                     "deadline_ns", (json_int_t)l->deadline_ns, "min_instances",
+                     (json_int_t)l->min_instances, "max_instances", (json_int_t)l->max_instances,
+                     "max_queue", (json_int_t)l->max_queue, "io_size", (json_int_t)l->io_size);
+    if (!json)
+        return -ENOMEM;
+    body = json_dumps(json, JSON_INDENT(2));
+    if (!body)
+        return -ENOMEM;
+    digest(check, body, strlen(body));
+    n = asprintf(text, REGISTRY_MANIFEST_KIND MANIFEST_VERSION " %s\n%s", check, body);
+    if (n < 0)
+        return -ENOMEM;
+    *len = (size_t)n;
+    return 0;
+}
+
+struct numbers {
+    json_int_t size, owner, registered;
+    json_int_t memory, deadline, min_instances, max_instances, max_queue, io_size;
+};
+
+static bool fits_u32(json_int_t n)
+{
+    return n >= 0 && n <= (json_int_t)UINT32_MAX;
+}
+
+static int take_fields(struct manifest *m, const char *name, json_t *json, struct hl_error *err)
+{
+    const char *inner_name, *hex;
+    struct numbers n;
+    json_error_t why;
+    int is_private;
+
+    if (json_unpack_ex(json, &why, JSON_STRICT,
+                       "{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "name",
+                       &inner_name, "sha256", &hex, "size", &n.size, "owner", &n.owner, "private",
+                       &is_private, "registered_unix_ns", &n.registered, "limits", "memory",
+                       &n.memory, "deadline_ns", &n.deadline, "min_instances", &n.min_instances,
+                       "max_instances", &n.max_instances, "max_queue", &n.max_queue, "io_size",
+                       &n.io_size) < 0)
+        return hl_error_set(err, -EBADMSG, "%s", why.text);
+    if (strcmp(inner_name, name) != 0 || !hl_name_valid(name, strlen(name)))
+        return hl_error_set(err, -EBADMSG, "it names another image");
+    if (registry_unhex(m->sha256, hex) < 0)
+        return hl_error_set(err, -EBADMSG, "sha256 is no digest");
+    if (n.size <= 0 || !fits_u32(n.owner) || n.registered < 0 || n.memory < 0 || n.deadline < 0 ||
+        n.io_size < 0 || !fits_u32(n.min_instances) || !fits_u32(n.max_instances) ||
+        !fits_u32(n.max_queue))
+        return hl_error_set(err, -EBADMSG, "a number is out of range");
+    memcpy(m->name, name, strlen(name) + 1);
+    m->size = (uint64_t)n.size;
+    m->owner = (uint32_t)n.owner;
+    m->is_private = is_private;
+    m->registered_ns = (uint64_t)n.registered;
+    m->limits.memory = (uint64_t)n.memory;
+    m->limits.deadline_ns = (uint64_t)n.deadline;
+    m->limits.min_instances = (uint32_t)n.min_instances;
+    m->limits.max_instances = (uint32_t)n.max_instances;
+    m->limits.max_queue = (uint32_t)n.max_queue;
+    m->limits.io_size = (uint64_t)n.io_size;
+    return 0;
+}
+
+int manifest_decode(struct manifest *m, const char *name, const char *text, size_t len,
+                    struct hl_error *err)
+{
+    static const char kind[] = REGISTRY_MANIFEST_KIND;
+    static const char version[] = MANIFEST_VERSION " ";
+    _cleanup_json_ json_t *json = NULL;
+    char check[REGISTRY_HEX_SIZE];
+    const char *p = text;
+    json_error_t why;
+
+    memset(m, 0, sizeof(*m));
+    if (len < sizeof(kind) - 1 || memcmp(p, kind, sizeof(kind) - 1) != 0)
+        return hl_error_set(err, -EBADMSG, "it does not begin with '%s'", kind);
+    p += sizeof(kind) - 1;
+    len -= sizeof(kind) - 1;
+    if (len < sizeof(version) - 1)
+        return hl_error_set(err, -EBADMSG, "it is cut short");
+    if (memcmp(p, version, sizeof(version) - 1) != 0) {
+        if (*p < '0' || *p > '9')
+            return hl_error_set(err, -EBADMSG, "its version is no number");
+        return hl_error_set(err, -EOPNOTSUPP, "a newer hld wrote it");
+    }
+    p += sizeof(version) - 1;
+    len -= sizeof(version) - 1;
+    if (len < REGISTRY_HEX_SIZE || p[REGISTRY_HEX_SIZE - 1] != '\n')
+        return hl_error_set(err, -EBADMSG, "it is cut short");
+    digest(check, p + REGISTRY_HEX_SIZE, len - REGISTRY_HEX_SIZE);
+    if (memcmp(check, p, REGISTRY_HEX_SIZE - 1) != 0)
+        return hl_error_set(err, -EBADMSG, "its checksum does not match");
+    json = json_loadb(p + REGISTRY_HEX_SIZE, len - REGISTRY_HEX_SIZE, JSON_REJECT_DUPLICATES, &why);
+    if (!json)
+        return hl_error_set(err, -EBADMSG, "%s", why.text);
+    return take_fields(m, name, json, err);
+}

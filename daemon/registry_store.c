@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changes on disk. A file appears under its name only whole and synced: temporary file, write,
+ * fsync, rename, fsync of the directory. The program comes before the manifest that names it, so a
+ * crash leaves at most a temporary file or a program without a name; both are removed at the next
+ * start. A replaced manifest is exchanged, not overwritten, until the directory is synced, so that
+ * a failing disk can be undone too.
+ */
+#include "config.h"
+
+#include "daemon/registry_store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/log.h"
+
+#define COPY_SIZE (256u * 1024)
+
+/* A directory of ours: made if missing, owned by us, writable by nobody else. */
+static int open_dir(int parent, const char *name, const char *path, struct hl_error *err)
+{
+    _cleanup_close_ int fd = -1;
+    struct stat st;
+
+    if (mkdirat(parent, name, 0700) < 0 && errno != EEXIST)
+        return hl_error_set(err, -errno, "%s: cannot make the directory: %s", path,
+                            strerror(errno));
+    fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return hl_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    if (st.st_uid != geteuid())
+        return hl_error_set(err, -EPERM, "%s belongs to uid %u, hld runs as uid %u", path,
+                            st.st_uid, geteuid());
+    if (st.st_mode & 022)
+        return hl_error_set(err, -EPERM, "%s is writable by others than its owner", path);
+    return hl_steal_fd(&fd);
+}
+
+/* The directories above path, as far as they are missing. What cannot be made shows when path is.
+ */
+static void make_parents(const char *path)
+{
+    char prefix[PATH_MAX];
+
+    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(prefix, sizeof(prefix), "%.*s", (int)(slash - path), path);
+        mkdir(prefix, 0755);
+    }
+}
+
+static int take_lock(int dir, const char *state_dir, struct hl_error *err)
+{
+    _cleanup_close_ int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0)
+        return hl_error_set(err, -errno, "%s/lock: %s", state_dir, strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return hl_error_set(err, errno == EWOULDBLOCK ? -EBUSY : -errno,
+                            "%s: another hld uses this state directory", state_dir);
+    return hl_steal_fd(&fd);
+}
+
+int registry_store_open(struct registry_store *store, const char *state_dir,
+                        const struct registry_io *io, struct hl_error *err)
+{
+    struct registry_store opened = REGISTRY_STORE_INIT;
+    _cleanup_free_ char *images = NULL, *manifests = NULL;
+    _cleanup_close_ int dir = -1;
+    int r;
+
+    if (asprintf(&images, "%s/images", state_dir) < 0 ||
+        asprintf(&manifests, "%s/manifests", state_dir) < 0)
+        return -ENOMEM;
+    make_parents(state_dir);
+    dir = open_dir(AT_FDCWD, state_dir, state_dir, err);
+    if (dir < 0)
+        return dir;
+    opened.io = io;
+    r = opened.lock = take_lock(dir, state_dir, err);
+    if (r >= 0)
+        r = opened.images = open_dir(dir, "images", images, err);
+    if (r >= 0)
+        r = opened.manifests = open_dir(dir, "manifests", manifests, err);
+    if (r >= 0 && fsync(dir) < 0)
+        r = hl_error_set(err, -errno, "%s: %s", state_dir, strerror(errno));
+    if (r < 0) {
+        registry_store_close(&opened);
+        return r;
+    }
+    *store = opened;
+    return 0;
+}
+
+void registry_store_close(struct registry_store *store)
+{
+    if (store->images >= 0)
+        close(store->images);
+    if (store->manifests >= 0)
+        close(store->manifests);
+    if (store->lock >= 0)
+        close(store->lock);
+    store->images = store->manifests = store->lock = -1;
+}
+
+/* Reads size bytes of from and hashes them; what was hashed is written to `to` unless that is -1.
+ * Returns: 0; -EINVAL when the digest is another or the file ends early. */
+static int copy_and_check(const struct registry_io *io, int from, int to, uint64_t size,
+                          const uint8_t expected[REGISTRY_SHA256_SIZE])
+{
+    _cleanup_free_ uint8_t *buf = malloc(COPY_SIZE);
+    uint8_t actual[REGISTRY_SHA256_SIZE];
+    crypto_hash_sha256_state hash;
+    uint64_t at = 0;
+
+    if (!buf)
+        return -ENOMEM;
+    crypto_hash_sha256_init(&hash);
+    while (at < size) {
+        size_t want = size - at < COPY_SIZE ? (size_t)(size - at) : COPY_SIZE;
+        ssize_t n = pread(from, buf, want, (off_t)at);
+        int r;
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return -EINVAL;
+        crypto_hash_sha256_update(&hash, buf, (size_t)n);
+        r = to < 0 ? 0 : registry_write_all(io, to, buf, (size_t)n);
+        if (r < 0)
+            return r;
+        at += (uint64_t)n;
+    }
+    crypto_hash_sha256_final(&hash, actual);
+    return sodium_memcmp(actual, expected, sizeof(actual)) == 0 ? 0 : -EINVAL;
+}
+
+/* temp becomes a synced program under its digest. */
+static int put_program(const struct registry_store *store, const struct registry_put *put,
+                       const char *hex, struct hl_error *err)
+{
+    const struct registry_io *io = store->io;
+    _cleanup_close_ int fd = -1;
+    char temp[REGISTRY_TEMP_SIZE];
+    bool renamed = false;
+    int r;
+
+    r = fd = registry_temp_open(io, store->images, temp);
+    if (r < 0)
+        return hl_error_set(err, r, "cannot make a file for the program: %s", strerror(-r));
+    r = copy_and_check(io, put->program_fd, fd, put->manifest->size, put->manifest->sha256);
+    if (r == -EINVAL)
+        hl_error_set(err, r, "the program's SHA-256 is not %s", hex);
+    if (r == 0)
+        r = io->fsync(fd);
+    if (r == 0)
+        r = io->rename(store->images, temp, hex, 0);
+    if (r == 0) {
+        renamed = true;
+        r = io->fsync(store->images);
+    }
+    if (r == 0)
+        return 0;
+    if (r != -EINVAL)
+        hl_error_set(err, r, "cannot write the program: %s", strerror(-r));
+    if (!renamed)
+        io->unlink(store->images, temp);
+    else if (!put->blob_used)
+        io->unlink(store->images, hex);
+    return r;
+}
+
+/* Under temp stands the new manifest. With RENAME_EXCHANGE temp is the old one afterwards, and
+ * exchanging again undoes. *undone: whether the name stands for what it did before. */
+static int switch_manifest(const struct registry_store *store, const struct registry_put *put,
+                           const char *temp, bool *undone)
+{
+    const char *name = put->manifest->name;
+    unsigned int how = put->replaces ? RENAME_EXCHANGE : RENAME_NOREPLACE;
+    const struct registry_io *io = store->io;
+    int r = io->rename(store->manifests, temp, name, how);
+
+    *undone = true;
+    if (r == -EINVAL) { /* a file system without these flags */
+        how = 0;
+        r = io->rename(store->manifests, temp, name, how);
+    }
+    if (r < 0) {
+        io->unlink(store->manifests, temp);
+        return r;
+    }
+    r = io->fsync(store->manifests);
+    if (r == 0) {
+        if (how == RENAME_EXCHANGE)
+            io->unlink(store->manifests, temp); /* else removed at the next start */
+        return 0;
+    }
+    if (how == RENAME_EXCHANGE)
+        *undone = io->rename(store->manifests, temp, name, RENAME_EXCHANGE) == 0 &&
+                  (io->unlink(store->manifests, temp), true);
+    else
+        *undone = !put->replaces && io->unlink(store->manifests, name) == 0;
+    return r;
+}
+
+static int put_manifest(const struct registry_store *store, const struct registry_put *put,
+                        bool *undone, struct hl_error *err)
+{
+    const struct registry_io *io = store->io;
+    _cleanup_free_ char *text = NULL;
+    _cleanup_close_ int fd = -1;
+    char temp[REGISTRY_TEMP_SIZE];
+    size_t len;
+    int r;
+
+    *undone = true;
+    r = manifest_encode(put->manifest, &text, &len);
+    if (r < 0)
+        return hl_error_set(err, r, "cannot write the manifest: %s", strerror(-r));
+    r = fd = registry_temp_open(io, store->manifests, temp);
+    if (r < 0)
+        return hl_error_set(err, r, "cannot make a file for the manifest: %s", strerror(-r));
+    r = registry_write_all(io, fd, text, len);
+    if (r == 0)
+        r = io->fsync(fd);
+    if (r < 0)
+        io->unlink(store->manifests, temp);
+    else
+        r = switch_manifest(store, put, temp, undone);
+    if (r < 0)
+        hl_error_set(err, r, "cannot write the manifest: %s", strerror(-r));
+    return r;
+}
+
+int registry_store_put(const struct registry_store *store, const struct registry_put *put,
+                       struct hl_error *err)
+{
+    const struct manifest *m = put->manifest;
+    char hex[REGISTRY_HEX_SIZE];
+    bool undone;
+    int r;
+
+    registry_hex(hex, m->sha256);
+    if (put->blob_used && put->blob_trusted) {
+        r = copy_and_check(store->io, put->program_fd, -1, m->size, m->sha256);
+        if (r == -EINVAL)
+            return hl_error_set(err, r, "the program's SHA-256 is not %s", hex);
+        if (r < 0)
+            return hl_error_set(err, r, "cannot read the program: %s", strerror(-r));
+    } else {
+        r = put_program(store, put, hex, err);
+        if (r < 0)
+            return r;
+    }
+    r = put_manifest(store, put, &undone, err);
+    if (r == 0)
+        return 0;
+    if (!undone)
+        log_error("image %s: %s, and that cannot be undone: after a restart the name may stand for "
+                  "program %s",
+                  m->name, err ? err->text : strerror(-r), hex);
+    else if (!put->blob_used)
+        store->io->unlink(store->images, hex);
+    return r;
+}
+
+int registry_store_drop(const struct registry_store *store, const char *name, struct hl_error *err)
+{
+    int r = store->io->unlink(store->manifests, name);
+
+    if (r < 0 && r != -ENOENT)
+        return hl_error_set(err, r, "cannot remove the manifest: %s", strerror(-r));
+    r = store->io->fsync(store->manifests);
+    if (r < 0) /* gone for this daemon; a crash of the machine might bring it back */
+        log_error("image %s: removed, but the directory cannot be synced: %s", name, strerror(-r));
+    return 0;
+}
+
+void registry_store_collect(const struct registry_store *store,
+                            const uint8_t sha256[REGISTRY_SHA256_SIZE])
+{
+    char hex[REGISTRY_HEX_SIZE];
+    int r;
+
+    registry_hex(hex, sha256);
+    r = store->io->unlink(store->images, hex);
+    if (r < 0 && r != -ENOENT)
+        log_warning("program %s, which no image uses, cannot be removed: %s", hex, strerror(-r));
+}
+
+int registry_store_program(const struct registry_store *store,
+                           const uint8_t sha256[REGISTRY_SHA256_SIZE], uint64_t size, bool check,
+                           int *fd, struct hl_error *err)
+{
+    _cleanup_close_ int opened = -1;
+    char hex[REGISTRY_HEX_SIZE];
+    struct stat st;
+    int r;
+
+    registry_hex(hex, sha256);
+    opened = openat(store->images, hex, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (opened < 0 && (errno == ENOENT || errno == ELOOP))
+        return hl_error_set(err, -EBADMSG, "program %s is missing", hex);
+    if (opened < 0 || fstat(opened, &st) < 0)
+        return hl_error_set(err, -errno, "program %s: %s", hex, strerror(errno));
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
+        return hl_error_set(err, -EBADMSG, "program %s is damaged: its size is wrong", hex);
+    r = check ? copy_and_check(store->io, opened, -1, size, sha256) : 0;
+    if (r == -EINVAL)
+        return hl_error_set(err, -EBADMSG, "program %s is damaged: its content has another digest",
+                            hex);
+    if (r < 0)
+        return hl_error_set(err, r, "program %s cannot be read: %s", hex, strerror(-r));
+    *fd = hl_steal_fd(&opened);
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_REGISTRY_STORE_H
+#define HL_DAEMON_REGISTRY_STORE_H
+
+/*
+ * The registry's directories: images/<sha256> holds programs, manifests/<name> says which program a
+ * name stands for. These functions touch the disk alone and so may run on any thread, one change at
+ * a time; what is registered is the index's to know (registry.h).
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "daemon/registry_io.h"
+#include "daemon/registry_manifest.h"
+
+struct registry_store {
+    const struct registry_io *io;
+    int lock; /* held while open: one hld for a state directory */
+    int images;
+    int manifests;
+};
+
+#define REGISTRY_STORE_INIT                                                                        \
+    {                                                                                              \
+        .io = NULL, .lock = -1, .images = -1, .manifests = -1                                      \
+    }
+
+/* Makes the directories where missing (mode 0700), refuses ones that others may write, takes the
+ * lock. Returns: 0; -EBUSY when another hld holds it; another negative errno; err says which. */
+int registry_store_open(struct registry_store *store, const char *state_dir,
+                        const struct registry_io *io, struct hl_error *err);
+void registry_store_close(struct registry_store *store);
+
+/* What registry_store_put finds on the disk. */
+struct registry_put {
+    const struct manifest *manifest;
+    int program_fd;    /* sealed memfd of manifest->size bytes; borrowed */
+    bool blob_used;    /* images/<sha256> belongs to a registered image */
+    bool blob_trusted; /* and its content was found good since the start */
+    bool replaces;     /* the name has a manifest */
+};
+
+/* Program, then manifest, each synced before the next. On failure the disk is as it was; where even
+ * that fails, the name stands for the old program or the new one, both whole.
+ * Returns: 0; -EINVAL when the program is not what sha256 says; -ENOSPC, -EIO …; err says what. */
+int registry_store_put(const struct registry_store *store, const struct registry_put *put,
+                       struct hl_error *err);
+
+int registry_store_drop(const struct registry_store *store, const char *name, struct hl_error *err);
+
+/* A program no manifest names any more. Failures leave it for the next start. */
+void registry_store_collect(const struct registry_store *store,
+                            const uint8_t sha256[REGISTRY_SHA256_SIZE]);
+
+/* *fd: the program, read-only. check: read all of it and compare its digest. Returns: 0; -EBADMSG
+ * for a program that is missing or is not what its name says; another negative errno. */
+int registry_store_program(const struct registry_store *store,
+                           const uint8_t sha256[REGISTRY_SHA256_SIZE], uint64_t size, bool check,
+                           int *fd, struct hl_error *err);
+
+#endif
