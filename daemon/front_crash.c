@@ -10,7 +10,7 @@
 
 #include "daemon/front_internal.h"
 
-#define CRASH_FREE      3 /* deaths in a row that cost no waiting */
+#define CRASH_FREE      10 /* deaths in a row that cost no waiting */
 #define CRASH_DELAY_MS  100u
 #define CRASH_SHIFT_MAX 8 /* 25.6 s */
 #define CRASH_FORGET_MS 60000u

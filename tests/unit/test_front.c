@@ -575,7 +575,7 @@ START_TEST(a_crash_loop_is_slowed_down)
     unsigned int refused = 0;
 
     start();
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 40; i++) {
         int fd = dial();
 
         if (hear(fd)[0] == '\0')
