@@ -170,9 +170,6 @@ class Daemon:
         """Pids of the workers (not of the nurseries below them)."""
         return children(self.process.pid)
 
-    def signal(self, number):
-        self.process.send_signal(number)
-
     def stop(self, number=signal.SIGTERM, timeout=60):
         """Ends the daemon. Returns its exit status."""
         if self.process.poll() is None:
@@ -186,6 +183,9 @@ class Daemon:
             self.process.wait()
             raise AssertionError(f"hld did not end on signal {number}:\n"
                                  f"{self.read_log()[-4000:]}") from error
+
+    def signal(self, number):
+        self.process.send_signal(number)
 
     def close(self, leftovers_allowed=False):
         """Ends what still runs, and checks. Raises AssertionError with all that was wrong."""
