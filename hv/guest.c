@@ -33,7 +33,7 @@ void guest_init(struct guest *g, const struct hv_backend *hv, struct hv_machine 
     g->img = img;
     g->starting = starting;
     g->fs_base = snapshot_regs(snap)->fs_base;
-    space_init(&g->space, hv, machine, snap, starting);
+    space_init(&g->space, hv, machine, snap);
 }
 
 void guest_fini(struct guest *g)

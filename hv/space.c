@@ -7,11 +7,9 @@
  *   snapshot. Growing the heap and mapping memory move a mark and set bits; no table is touched and
  *   the instance stays one that can be reset.
  * - A mapping comes readable and writable whatever was asked for (but never executable).
- * - Before READY mprotect is exact, wherever it points: what start-up closes (RELRO, a library's
- *   guard pages) is closed in the ready snapshot.
- * - In a call, narrowing heap, mappings or stack is acknowledged and not done: the guest would only
- *   protect itself from itself, for one call. Widening, and any change to the program's own
- *   segments, is done and costs the instance its reset.
+ * - mprotect is exact, wherever it points. In start-up (RELRO, a library's closed pages) it becomes
+ *   part of the ready snapshot; in a call it costs the instance its reset. C libraries ask for it
+ * in a call only to open what is open here already, which is no change.
  * - Nothing is ever made executable; asking for what is already there is no change.
  * - Memory given back is marked stale, and zeroed when it is handed out again. That can be the
  *   whole memory, so it is done in steps, before the guest goes on and with an eye on the clock.
@@ -37,9 +35,9 @@
 #define READ_WRITE  (HV_PROT_READ | HV_PROT_WRITE)
 
 void space_init(struct space *s, const struct hv_backend *hv, struct hv_machine *machine,
-                struct snapshot *snap, bool starting)
+                struct snapshot *snap)
 {
-    *s = (struct space){.hv = hv, .machine = machine, .snap = snap, .starting = starting};
+    *s = (struct space){.hv = hv, .machine = machine, .snap = snap};
     space_reset(s);
 }
 
@@ -191,15 +189,13 @@ static int apply(struct space *s, hl_gpa start, hl_gpa end, unsigned int prot)
     return 0;
 }
 
-/* Whether each page of the range allows `all`, and nothing but it when exact. */
-static bool permits(const struct space *s, hl_gpa start, hl_gpa end, unsigned int all, bool exact)
+/* Whether each page of the range has these permissions and no others. */
+static bool permits(const struct space *s, hl_gpa start, hl_gpa end, unsigned int wanted)
 {
     const uint8_t *prot = space_prot(s);
 
     for (uint64_t page = start / PAGE; page < end / PAGE; page++) {
-        unsigned int have = prot[page] & ~(unsigned int)SPACE_WAS_WRITABLE;
-
-        if ((have & all) != all || (exact && have != all))
+        if ((prot[page] & ~(unsigned int)SPACE_WAS_WRITABLE) != wanted)
             return false;
     }
     return true;
@@ -224,8 +220,7 @@ int64_t space_brk(struct space *s, uint64_t addr)
     } else {
         if (any_used(s, old_end, new_end))
             return (int64_t)s->brk;
-        if (!permits(s, old_end, new_end, READ_WRITE, false) &&
-            apply(s, old_end, new_end, READ_WRITE) < 0)
+        if (!permits(s, old_end, new_end, READ_WRITE) && apply(s, old_end, new_end, READ_WRITE) < 0)
             return (int64_t)s->brk;
         if (old_end < s->brk_high && s->stale)
             settle_later(s, old_end, new_end);
@@ -293,7 +288,7 @@ int64_t space_mmap(struct space *s, uint64_t addr, uint64_t len, uint64_t prot, 
     rc = own_bits(s);
     if (rc < 0)
         return rc;
-    if (!permits(s, (hl_gpa)start, end, READ_WRITE, false)) {
+    if (!permits(s, (hl_gpa)start, end, READ_WRITE)) {
         rc = apply(s, (hl_gpa)start, end, READ_WRITE);
         if (rc < 0)
             return rc;
@@ -376,13 +371,10 @@ int64_t space_mprotect(struct space *s, uint64_t addr, uint64_t len, uint64_t pr
         wanted |= READ_WRITE;
     if (prot & PROT_EXEC)
         wanted |= HV_PROT_READ | HV_PROT_EXEC;
-    if (permits(s, addr, end, wanted, true))
+    if (permits(s, addr, end, wanted))
         return 0;
     if (prot & PROT_EXEC)
         return -EACCES;
-    if (!s->starting && addr >= snapshot_linux(s->snap)->brk_start &&
-        permits(s, addr, end, wanted, false))
-        return 0;
     return apply(s, addr, end, wanted);
 }
 

@@ -20,7 +20,6 @@ struct space {
     const struct hv_backend *hv;
     struct hv_machine *machine;
     struct snapshot *snap; /* borrowed */
-    bool starting;         /* before READY: permissions are applied exactly */
     hl_gpa brk, brk_high;
     uint8_t *prot;                /* NULL: the snapshot's */
     uint64_t *used, *stale;       /* NULL: the snapshot's, none; one allocation */
@@ -29,7 +28,7 @@ struct space {
 
 /* The machine is bound to snap, and was just bound or reset. */
 void space_init(struct space *s, const struct hv_backend *hv, struct hv_machine *machine,
-                struct snapshot *snap, bool starting);
+                struct snapshot *snap);
 void space_reset(struct space *s);
 void space_fini(struct space *s);
 
