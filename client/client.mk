@@ -76,3 +76,23 @@ bin_PROGRAMS += hlctl
 hlctl_SOURCES = client/hlctl/main.c
 hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
 hlctl_LDADD = libhlctl.la libhlclient.la -lm
+
+check_PROGRAMS += tests/unit/test_client
+TESTS += tests/unit/test_client
+tests_unit_test_client_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client.c
+tests_unit_test_client_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_LDADD = libhlclientall.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_client_broken
+TESTS += tests/unit/test_client_broken
+tests_unit_test_client_broken_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_broken.c
+tests_unit_test_client_broken_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_broken_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_broken_LDADD = libhlclientall.la $(CHECK_LIBS)
