@@ -53,6 +53,7 @@ static const int allowed[] = {
     SCMP_SYS(munmap),
     SCMP_SYS(mremap),
     SCMP_SYS(madvise),
+    SCMP_SYS(mincore), /* the audit skips what was never touched */
     SCMP_SYS(brk),
     /* threads; clone has a rule below */
     SCMP_SYS(futex),
@@ -87,9 +88,8 @@ static const int allowed[] = {
     SCMP_SYS(getrusage),
     SCMP_SYS(sysinfo),
 #ifdef HL_SANITIZED
-    /* The sanitizers' own needs, in builds for testing alone: AddressSanitizer looks whether memory
-     * is mapped, ThreadSanitizer watches its own use of it. */
-    SCMP_SYS(mincore),
+    /* The sanitizers' own needs, in builds for testing alone: ThreadSanitizer watches its own use
+       of it. */
     SCMP_SYS(msync),
     SCMP_SYS(getcpu),
 #endif
