@@ -148,6 +148,20 @@ static void count_exits(struct call *call)
     stats_add(stats, STAT_LOG_LINES, counters->log_lines);
 }
 
+static void end_failure(struct call *call, const struct instance_failure *failure, uint64_t now)
+{
+    struct pooled *p = call->pooled;
+
+    detach(call);
+    count_exits(call);
+    count_error(call, STAT_FAULTS);
+    answer_failure(call, failure, now);
+    conn_flush(call->conn);
+    call->pooled = NULL;
+    call_end(call);
+    pool_destroy(p);
+}
+
 static void call_done(struct call *call, uint64_t now)
 {
     struct instance_result result = {0};
@@ -155,11 +169,18 @@ static void call_done(struct call *call, uint64_t now)
     struct hl_error err = HL_ERROR_INIT;
     int r = instance_result(p->inst, &result, &err);
 
-    count_exits(call);
-    if (r < 0) {
+    if (r == -ENOMEM) {
         end_error(call, r, &err);
         return;
     }
+    if (r < 0) { /* what the guest left is no result */
+        struct instance_failure failure = {.end = INSTANCE_END_PROTOCOL};
+
+        snprintf(failure.text, sizeof(failure.text), "%.255s", err.text);
+        end_failure(call, &failure, now);
+        return;
+    }
+    count_exits(call);
     detach(call);
     stats_add(&call->shard->stats, result.is_error ? STAT_GUEST_ERRORS : STAT_OK, 1);
     answer_result(call, &result, now);
@@ -168,20 +189,6 @@ static void call_done(struct call *call, uint64_t now)
     call->pooled = NULL;
     call_end(call);
     pool_give_back(p);
-}
-
-static void call_fault(struct call *call, uint64_t now)
-{
-    struct pooled *p = call->pooled;
-
-    detach(call);
-    count_exits(call);
-    count_error(call, STAT_FAULTS);
-    answer_failure(call, instance_failure(p->inst), now);
-    conn_flush(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-    pool_destroy(p);
 }
 
 static void suspend(struct call *call)
@@ -219,7 +226,7 @@ static void run_slice(struct call *call, uint64_t now)
             suspend(call);
         break;
     default:
-        call_fault(call, after);
+        end_failure(call, instance_failure(call->pooled->inst), after);
     }
 }
 

@@ -131,3 +131,21 @@ TESTS += tests/unit/test_confine
 tests_unit_test_confine_SOURCES = tests/unit/test_confine.c
 tests_unit_test_confine_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_confine_LDADD = libengine.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_mailbox
+TESTS += tests/unit/test_mailbox
+tests_unit_test_mailbox_SOURCES = tests/unit/test_mailbox.c
+tests_unit_test_mailbox_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(UV_CFLAGS)
+tests_unit_test_mailbox_LDADD = libengine.la $(CHECK_LIBS)
+
+ENGINE_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
+ENGINE_TEST_LIBS = libengine.la libhvfake.la libhv.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_engine
+TESTS += tests/unit/test_engine
+tests_unit_test_engine_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_engine.c
+tests_unit_test_engine_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_engine_LDADD = $(ENGINE_TEST_LIBS)

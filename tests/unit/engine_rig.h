@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_TESTS_ENGINE_RIG_H
+#define HL_TESTS_ENGINE_RIG_H
+
+/*
+ * An engine with everything around it replaced: the fake backend below, a thread that plays the
+ * front on the control channel, and clients on socket pairs. No daemon, no files, no hypervisor.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/control.pb-c.h"
+#include "daemon/engine.h"
+#include "proto/envelope.h"
+#include "proto/hl.pb-c.h"
+
+#define MS 1000000ull
+
+struct rig_image {
+    char name[64];
+    struct limits limits;
+    int fd; /* of the program */
+    uint8_t sha256[32];
+    uint64_t size;
+};
+
+struct rig {
+    struct engine *engine;
+    struct hv_host *host;
+    pthread_t engine_thread, front_thread;
+    bool drained;
+    int control; /* the front's end */
+    int result;  /* of engine_run */
+
+    pthread_mutex_t lock; /* for what follows */
+    struct rig_image images[16];
+    size_t nimages;
+    unsigned int resolves, registers;
+    bool ready, silent; /* silent: requests get no reply */
+    uint32_t idle_connections;
+    uint64_t idle_received;
+    int refuse; /* status for the next requests, 0: serve them */
+};
+
+/* Settings that tests change before rig_start. */
+void rig_settings(struct settings *settings);
+struct limits rig_limits(void);
+
+void rig_start(struct rig *rig, const struct settings *settings, unsigned int reset_skip);
+void rig_add(struct rig *rig, const char *name, const struct limits *limits); /* the fake program */
+void rig_add_raw(struct rig *rig, const char *name, const struct limits *limits, const void *data,
+                 size_t len);
+void rig_invalidate(struct rig *rig, const char *name);
+void rig_reload(struct rig *rig, const struct settings *settings);
+void rig_drain(struct rig *rig, uint64_t limit_ns);
+
+/* Drains, waits for the engine's end and checks that nothing is left: machines, descriptors. */
+void rig_stop(struct rig *rig);
+
+/* Closes the control channel instead of draining. */
+void rig_abandon(struct rig *rig);
+
+int rig_connect(struct rig *rig);
+
+/* One argument at most, by kind. */
+struct rig_call {
+    const char *image, *function;
+    enum { NO_ARG, ARG_BYTES, ARG_U32, ARG_TWO_I32, ARG_STRING, ARG_CODE_TEXT } kind;
+    const void *data;
+    size_t len;
+    uint32_t u32;
+    int32_t i32[2];
+    int64_t timeout_ns;
+    uint64_t call_id;
+};
+
+void rig_send(int fd, const void *data, size_t len);
+void rig_request(int fd, uint32_t stream, const char *service, const char *method,
+                 int64_t timeout_ns, const ProtobufCMessage *message);
+void rig_invoke(int fd, uint32_t stream, const struct rig_call *call);
+void rig_cancel(int fd, uint32_t stream, uint64_t call_id);
+
+/* A whole response frame. */
+struct rig_response {
+    uint32_t stream;
+    struct envelope_response envelope;
+    char message[512];
+    uint8_t *frame;
+};
+
+/* Waits up to 20 s. Returns: whether a response came; false at the end of the connection. */
+bool rig_receive(int fd, struct rig_response *out);
+void rig_response_free(struct rig_response *response);
+
+/* Sends and receives; the status code. */
+int rig_call(int fd, uint32_t stream, const struct rig_call *call);
+/* The same with the decoded response, which the caller frees; NULL for a status. */
+Hl__V1__InvokeResponse *rig_invoke_response(int fd, uint32_t stream, const struct rig_call *call);
+
+uint64_t rig_counter(int fd, uint32_t stream, const char *name);
+
+/* Whether the peer closed it within 20 s. */
+bool rig_closed(int fd);
+
+#endif

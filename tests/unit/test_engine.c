@@ -1,0 +1,887 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls through a whole engine on the fake backend: results, every way a guest can end, deadlines,
+ * bounds, cancel, versions, drain. What clients do to their sockets is in test_conn.c, what shards
+ * do to each other in test_pool.c.
+ */
+#include "config.h"
+
+#include <check.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/call.h"
+#include "hv/timer.h"
+#include "proto/service.h"
+#include "tests/fake/elf.h"
+#include "tests/fake/fake.h"
+#include "tests/unit/engine_rig.h"
+
+static struct rig rig;
+static struct settings settings;
+static struct limits limits;
+
+static void prepare(void)
+{
+    rig_settings(&settings);
+    limits = rig_limits();
+}
+
+static void start(void)
+{
+    rig_start(&rig, &settings, 0);
+    rig_add(&rig, "test", &limits);
+}
+
+static const struct rig_call nothing = {.function = "nothing"};
+static const struct rig_call spin = {.function = "spin", .call_id = 7};
+
+/* --- results -------------------------------------------------------------------------------- */
+
+START_TEST(test_echo)
+{
+    const struct rig_call echo = {.function = "echo", .kind = ARG_BYTES, .data = "hello", .len = 5};
+    Hl__V1__InvokeResponse *response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < 100; i++) {
+        response = rig_invoke_response(fd, 2 * i + 1, &echo);
+        ck_assert_ptr_nonnull(response);
+        ck_assert_int_eq(response->outcome_case, HL__V1__INVOKE_RESPONSE__OUTCOME_RESULT);
+        ck_assert_int_eq(response->result->kind_case, HL__V1__VALUE__KIND_DATA);
+        ck_assert_uint_eq(response->result->data.len, 5);
+        ck_assert_mem_eq(response->result->data.data, "hello", 5);
+        ck_assert_str_eq(response->accounting->backend, "fake");
+        ck_assert_uint_eq(response->accounting->instance_calls, i);
+        ck_assert_uint_ge(response->accounting->total_ns, response->accounting->run_ns);
+        hl__v1__invoke_response__free_unpacked(response, NULL);
+    }
+    ck_assert_uint_eq(rig.resolves, 1);
+    ck_assert_uint_eq(rig_counter(fd, 1001, "ok"), 100);
+    ck_assert_uint_eq(rig_counter(fd, 1003, "audits"), 100);
+    ck_assert_uint_eq(rig_counter(fd, 1005, "instances_made"), 1);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_guest_error)
+{
+    const struct rig_call fail = {
+        .function = "fail", .kind = ARG_CODE_TEXT, .i32 = {42}, .data = "why", .len = 3};
+    Hl__V1__InvokeResponse *response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    response = rig_invoke_response(fd, 1, &fail);
+    ck_assert_ptr_nonnull(response);
+    ck_assert_int_eq(response->outcome_case, HL__V1__INVOKE_RESPONSE__OUTCOME_ERROR);
+    ck_assert_int_eq(response->error->code, 42);
+    ck_assert_str_eq(response->error->text, "why");
+    hl__v1__invoke_response__free_unpacked(response, NULL);
+    ck_assert_int_eq(rig_call(fd, 3, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 5, "instances_made"), 1);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_wrong_arguments)
+{
+    const struct rig_call calls[] = {
+        {.function = "add", .kind = ARG_BYTES, .data = "x", .len = 1},
+        {.function = "echo", .kind = ARG_U32, .u32 = 3},
+        {.function = "echo_string", .kind = ARG_STRING, .data = "\xff", .len = 1},
+    };
+    const struct rig_call unknown = {.function = "no_such"},
+                          nowhere = {.image = "none", .function = "nothing"};
+    const struct rig_call badly = {.image = "../none", .function = "nothing"};
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < 3; i++)
+        ck_assert_int_eq(rig_call(fd, 2 * i + 1, &calls[i]), HL_STATUS_INVALID_ARGUMENT);
+    ck_assert_int_eq(rig_call(fd, 11, &unknown), HL_STATUS_NOT_FOUND);
+    ck_assert_int_eq(rig_call(fd, 13, &nowhere), HL_STATUS_NOT_FOUND);
+    ck_assert_int_eq(rig_call(fd, 15, &nowhere), HL_STATUS_NOT_FOUND);
+    ck_assert_int_eq(rig_call(fd, 17, &badly), HL_STATUS_INVALID_ARGUMENT);
+    ck_assert_uint_eq(rig.resolves, 3); /* that a name is unknown is not remembered */
+    ck_assert_uint_eq(rig_counter(fd, 19, "instances_made"), 0);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* A guest whose every result is its whole window of 5 MiB. */
+static int answer_window(struct hv_machine *m, uint64_t until_ns, struct hv_exit *out, void *opaque)
+{
+    const uint32_t len = 5u << 20;
+    const struct hl_abi_result result = {
+        .magic = HL_ABI_RESULT_MAGIC,
+        .value = {.type = HL_ABI_BYTES, .len = len - 4096, .bits = 4096}};
+
+    (void)until_ns;
+    (void)opaque;
+    if (fake_at_start(m))
+        return fake_run(m, until_ns, out);
+    fake_write(m, HL_ABI_IO_ADDR, &result, sizeof(result));
+    return fake_exit_hypercall(out, HL_HYPERCALL_DONE, 0, 0, 0);
+}
+
+/* A result that no frame carries. */
+START_TEST(test_result_too_large)
+{
+    const struct hl_abi_function big = FAKE_FUNCTION("big", HL_ABI_BYTES, 0, 0);
+    struct rig_response response;
+    uint8_t *elf;
+    size_t len;
+    int fd;
+
+    limits.io_size = 5u << 20;
+    start();
+    elf = fake_elf_with(&big, 1, 3 /* ET_DYN */, &len);
+    rig_add_raw(&rig, "big", &limits, elf, len);
+    free(elf);
+    fake_set_run(answer_window, NULL);
+    fd = rig_connect(&rig);
+    rig_invoke(fd, 1, &(struct rig_call){.image = "big", .function = "big"});
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_msg(response.envelope.code == HL_STATUS_RESOURCE_EXHAUSTED, "%s", response.message);
+    ck_assert_ptr_nonnull(strstr(response.message, "4194304"));
+    rig_response_free(&response);
+    fake_set_run(NULL, NULL);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- every end of a guest ------------------------------------------------------------------- */
+
+static const struct rig_call ends[] = {
+    {.function = "fault"},
+    {.function = "die"},
+    {.function = "abort", .kind = ARG_STRING, .data = "enough", .len = 6},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 0},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 1},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 2},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 3},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 4},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 5},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 6},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 7},
+    {.function = "bad_result", .kind = ARG_U32, .u32 = 8},
+    {.function = "big", .kind = ARG_U32, .u32 = 64u << 20},
+};
+
+#define NENDS ((uint32_t)(sizeof(ends) / sizeof(ends[0])))
+
+START_TEST(test_guest_ends)
+{
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < NENDS; i++) {
+        struct rig_response response;
+        struct envelope_any any;
+        size_t cursor = 0;
+
+        rig_invoke(fd, 4 * i + 1, &ends[i]);
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_msg(response.envelope.code == HL_STATUS_ABORTED, "%s %u: %d %s", ends[i].function,
+                      ends[i].u32, response.envelope.code, response.message);
+        ck_assert(envelope_next_detail(&response.envelope, &cursor, &any));
+        ck_assert(envelope_view_equal(any.type_url, DETAIL_GUEST_FAULT));
+        rig_response_free(&response);
+        ck_assert_int_eq(rig_call(fd, 4 * i + 3, &nothing), 0);
+    }
+    ck_assert_uint_eq(rig_counter(fd, 1001, "faults"), NENDS);
+    ck_assert_uint_ge(rig_counter(fd, 1003, "instances_destroyed"), NENDS);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Each operation of the backend fails once: that call is answered, the next one works. */
+START_TEST(test_backend_failures)
+{
+    static const enum fake_op ops[] = {FAKE_MACHINE_NEW, FAKE_BIND, FAKE_RUN};
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct rig_call fault = {.function = "fault"};
+        int code;
+
+        settings.shells = 0;
+        fake_fail(ops[i], 1, -EIO);
+        /* The machine that is there is used up, so that a new one is needed: now, or by the
+         * replacement made behind the reply. */
+        ck_assert_int_eq(rig_call(fd, 20 * i + 11, &fault), HL_STATUS_ABORTED);
+        code = rig_call(fd, 20 * i + 13, &nothing);
+        ck_assert_msg(code == 0 || code == HL_STATUS_INTERNAL || code == HL_STATUS_ABORTED,
+                      "%d: %d", ops[i], code);
+        fake_fail(ops[i], 1, 0);
+        ck_assert_int_eq(rig_call(fd, 20 * i + 15, &nothing), 0);
+    }
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_reset_and_audit_fail)
+{
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    fake_fail(FAKE_AUDIT, 1, 1);
+    ck_assert_int_eq(rig_call(fd, 3, &nothing), 0); /* answered before the reset */
+    ck_assert_int_eq(rig_call(fd, 5, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 7, "audit_failures"), 1);
+    fake_fail(FAKE_RESET, 1, 1);
+    ck_assert_int_eq(rig_call(fd, 9, &nothing), 0);
+    fake_fail(FAKE_RESET, 1, -EIO);
+    ck_assert_int_eq(rig_call(fd, 11, &nothing), 0);
+    ck_assert_int_eq(rig_call(fd, 13, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 15, "instances_destroyed"), 3);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* A reset that leaves out the memory is found by the audit. */
+START_TEST(test_audit_finds)
+{
+    const struct rig_call dirty = {.function = "dirty", .kind = ARG_U32, .u32 = 3};
+    int fd;
+
+    rig_start(&rig, &settings, HV_SKIP_MEMORY);
+    rig_add(&rig, "test", &limits);
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &dirty), 0);
+    ck_assert_int_eq(rig_call(fd, 3, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 5, "audit_failures"), 1);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- deadlines ------------------------------------------------------------------------------ */
+
+START_TEST(test_deadline_of_request)
+{
+    struct rig_call call = spin;
+    uint64_t before;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    call.timeout_ns = 20 * MS;
+    before = hv_now_ns();
+    ck_assert_int_eq(rig_call(fd, 3, &call), HL_STATUS_DEADLINE_EXCEEDED);
+    ck_assert_uint_ge(hv_now_ns() - before, 20 * MS);
+    ck_assert_int_eq(rig_call(fd, 5, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 7, "deadlines"), 1);
+    ck_assert_uint_ge(rig_counter(fd, 9, "suspended"), 2); /* others had their turns */
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_deadline_of_image_and_maximum)
+{
+    struct rig_call call = spin;
+    int fd;
+
+    limits.deadline_ns = 20 * MS;
+    settings.max_deadline_ns = 50 * MS;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &call), HL_STATUS_DEADLINE_EXCEEDED);
+    call.timeout_ns = 3600000 * (int64_t)MS; /* cut at the maximum, or the test would hang */
+    ck_assert_int_eq(rig_call(fd, 3, &call), HL_STATUS_DEADLINE_EXCEEDED);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Time in queue counts: the second call never runs. */
+START_TEST(test_deadline_in_queue)
+{
+    struct rig_call call = spin;
+    struct rig_response response;
+    int fd;
+
+    limits.max_instances = 1;
+    start();
+    fd = rig_connect(&rig);
+    rig_invoke(fd, 1, &call);
+    call.timeout_ns = 20 * MS;
+    call.call_id = 8;
+    rig_invoke(fd, 3, &call);
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_uint_eq(response.stream, 3);
+    ck_assert_int_eq(response.envelope.code, HL_STATUS_DEADLINE_EXCEEDED);
+    ck_assert_ptr_nonnull(strstr(response.message, "waited"));
+    rig_response_free(&response);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Several calls that never end share the shard with one that does. */
+START_TEST(test_no_call_holds_the_shard)
+{
+    struct rig_call call = spin;
+    struct rig_response response;
+    int fd, other;
+
+    start();
+    fd = rig_connect(&rig);
+    other = rig_connect(&rig);
+    for (uint32_t i = 0; i < 3; i++) {
+        call.timeout_ns = 100 * MS;
+        rig_invoke(fd, 2 * i + 1, &call);
+    }
+    for (uint32_t i = 0; i < 20; i++)
+        ck_assert_int_eq(rig_call(other, 2 * i + 1, &nothing), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_int_eq(response.envelope.code, HL_STATUS_DEADLINE_EXCEEDED);
+        rig_response_free(&response);
+    }
+    close(fd);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- bounds --------------------------------------------------------------------------------- */
+
+static void expect_refusal(int fd, const char *bound)
+{
+    struct rig_response response;
+
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_int_eq(response.envelope.code, HL_STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_msg(strstr(response.message, bound) != NULL, "%s", response.message);
+    rig_response_free(&response);
+}
+
+START_TEST(test_queue_of_image)
+{
+    int fd;
+
+    limits.max_instances = 1;
+    limits.max_queue = 2;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    for (uint32_t i = 1; i < 5; i++)
+        rig_invoke(fd, 2 * i + 1, &spin);
+    expect_refusal(fd, "max_queue is 2");
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_queue_of_client)
+{
+    int fd, other;
+
+    limits.max_instances = 1;
+    settings.max_queue_per_client = 2;
+    start();
+    fd = rig_connect(&rig);
+    other = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    for (uint32_t i = 1; i < 5; i++)
+        rig_invoke(fd, 2 * i + 1, &spin);
+    expect_refusal(fd, "max_queue_per_client is 2");
+    rig_invoke(other, 1, &spin); /* has a queue of its own */
+    rig_cancel(other, 3, 7);
+    ck_assert_uint_eq(rig_counter(fd, 21, "queue_refused"), 1);
+    close(fd);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Calls that wait for their program count as well. */
+START_TEST(test_queue_while_resolving)
+{
+    int fd;
+
+    settings.max_queue_per_client = 3;
+    start();
+    rig.silent = true;
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < 4; i++)
+        rig_invoke(fd, 2 * i + 1, &nothing);
+    expect_refusal(fd, "max_queue_per_client is 3");
+    close(fd);
+    rig_drain(&rig, 100 * MS);
+    rig.drained = true;
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_parked_calls_all_run)
+{
+    struct rig_response response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < 10; i++)
+        rig_invoke(fd, 2 * i + 1, &nothing);
+    for (uint32_t i = 0; i < 10; i++) {
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_uint_eq(response.stream, 2 * i + 1); /* first come, first served */
+        ck_assert_int_eq(response.envelope.code, 0);
+        rig_response_free(&response);
+    }
+    ck_assert_uint_eq(rig.resolves, 1);
+    ck_assert_uint_eq(rig_counter(fd, 101, "instances_made"), 1);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_memory_over_budget)
+{
+    int fd;
+
+    settings.memory_budget = 8u << 20;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), HL_STATUS_RESOURCE_EXHAUSTED);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- being stopped -------------------------------------------------------------------------- */
+
+START_TEST(test_cancel)
+{
+    struct rig_response response;
+    Hl__V1__CancelResponse *cancelled;
+    int fd;
+
+    limits.max_instances = 1;
+    start();
+    fd = rig_connect(&rig);
+    rig_invoke(fd, 1, &spin);                                                   /* running */
+    rig_invoke(fd, 3, &(struct rig_call){.function = "nothing", .call_id = 9}); /* waiting */
+    for (uint32_t stream = 3; stream + 1 > 1; stream -= 2) {
+        rig_cancel(fd, stream + 10 - 2 * (stream - 1), stream == 1 ? 7 : 9);
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_uint_eq(response.stream, stream);
+        ck_assert_int_eq(response.envelope.code, HL_STATUS_CANCELLED);
+        rig_response_free(&response);
+        ck_assert(rig_receive(fd, &response));
+        cancelled = hl__v1__cancel_response__unpack(NULL, response.envelope.payload.len,
+                                                    response.envelope.payload.data);
+        ck_assert(cancelled->found);
+        hl__v1__cancel_response__free_unpacked(cancelled, NULL);
+        rig_response_free(&response);
+        if (stream == 1)
+            break;
+    }
+    ck_assert_int_eq(rig_call(fd, 21, &nothing), 0);
+    rig_cancel(fd, 23, 12345);
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_uint_eq(response.envelope.payload.len, 0); /* found is false */
+    rig_response_free(&response);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Waits for a counter, which another connection's fate moves. */
+static void wait_counter(int fd, uint32_t *stream, const char *name, uint64_t value)
+{
+    for (int i = 0; i < 1000; i++) {
+        *stream += 2;
+        if (rig_counter(fd, *stream, name) == value)
+            return;
+        usleep(5000);
+    }
+    ck_abort_msg("%s never became %lu", name, (unsigned long)value);
+}
+
+START_TEST(test_disconnect)
+{
+    uint32_t stream = 101;
+    int fd, other;
+
+    limits.max_instances = 1;
+    start();
+    fd = rig_connect(&rig);
+    other = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    rig_invoke(fd, 3, &spin);
+    rig_invoke(fd, 5, &spin);
+    wait_counter(other, &stream, "queued", 2); /* the first call waited for the program */
+    close(fd);
+    wait_counter(other, &stream, "abandoned", 2);
+    ck_assert_int_eq(rig_call(other, stream + 2, &nothing), 0);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_drain)
+{
+    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 200};
+    struct rig_response response;
+    uint32_t stream = 101;
+    int fd, other;
+
+    start();
+    fd = rig_connect(&rig);
+    other = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    rig_invoke(fd, 3, &slow);
+    wait_counter(other, &stream, "calls", 2);
+    rig_drain(&rig, 10000 * MS);
+    rig.drained = true;
+    for (int code = 0; code != HL_STATUS_UNAVAILABLE;) /* the drain travels by another way */
+        code = rig_call(other, stream += 2, &nothing);
+    ck_assert(rig_receive(fd, &response)); /* the running one is finished and answered */
+    ck_assert_int_eq(response.envelope.code, 0);
+    rig_response_free(&response);
+    ck_assert(rig_closed(fd));
+    rig_stop(&rig);
+    close(fd);
+    close(other);
+}
+END_TEST
+
+START_TEST(test_drain_limit)
+{
+    struct rig_response response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    rig_invoke(fd, 3, &spin);
+    rig_drain(&rig, 50 * MS);
+    rig.drained = true;
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_int_eq(response.envelope.code, HL_STATUS_UNAVAILABLE);
+    rig_response_free(&response);
+    ck_assert(rig_closed(fd));
+    rig_stop(&rig);
+    close(fd);
+}
+END_TEST
+
+START_TEST(test_front_gone)
+{
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    rig_abandon(&rig);
+    ck_assert(rig_closed(fd));
+    rig_stop(&rig);
+    close(fd);
+}
+END_TEST
+
+/* --- versions ------------------------------------------------------------------------------- */
+
+START_TEST(test_new_version)
+{
+    const struct hl_abi_function other = FAKE_FUNCTION("echo", HL_ABI_BYTES, 1, HL_ABI_BYTES);
+    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 150};
+    struct rig_response response;
+    uint8_t *elf;
+    size_t len;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    rig_invoke(fd, 3, &slow);
+    elf = fake_elf_with(&other, 1, 2 /* ET_EXEC */, &len);
+    rig_add_raw(&rig, "test", &limits, elf, len);
+    free(elf);
+    rig_invalidate(&rig, "test");
+    for (uint32_t stream = 5;; stream += 2) { /* until the switch has arrived */
+        bool slow_done = false;
+        int code;
+
+        rig_invoke(fd, stream, &nothing);
+        ck_assert(rig_receive(fd, &response));
+        slow_done = response.stream == 3;
+        code = response.envelope.code;
+        rig_response_free(&response);
+        ck_assert_msg(!slow_done, "the switch took over 150 ms");
+        if (code == HL_STATUS_NOT_FOUND)
+            break; /* the new version has no such function */
+        ck_assert_int_eq(code, 0);
+    }
+    ck_assert(rig_receive(fd, &response)); /* finished on the old version */
+    ck_assert_uint_eq(response.stream, 3);
+    ck_assert_int_eq(response.envelope.code, 0);
+    rig_response_free(&response);
+    ck_assert_uint_eq(rig.resolves, 2);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_broken_image)
+{
+    uint32_t stream = 1;
+    int fd;
+
+    start();
+    rig_add_raw(&rig, "broken", &limits, "not an ELF file", 15);
+    fd = rig_connect(&rig);
+    for (; stream < 20; stream += 2)
+        ck_assert_int_eq(
+            rig_call(fd, stream, &(struct rig_call){.image = "broken", .function = "nothing"}),
+            HL_STATUS_INVALID_ARGUMENT);
+    ck_assert_uint_lt(rig.resolves, 10); /* a failed build is remembered for a while */
+    rig_invalidate(&rig, "broken");
+    rig_add(&rig, "broken", &limits);
+    while (rig_call(fd, stream, &(struct rig_call){.image = "broken", .function = "nothing"}) != 0)
+        stream += 2;
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_damaged_image)
+{
+    int fd;
+
+    start();
+    rig.images[0].sha256[3] ^= 1;
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), HL_STATUS_DATA_LOSS);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- registering ---------------------------------------------------------------------------- */
+
+static int upload(int fd, uint32_t stream, uint64_t id, uint64_t offset, const uint8_t *data,
+                  size_t len, uint64_t *out)
+{
+    Hl__V1__UploadRequest request = HL__V1__UPLOAD_REQUEST__INIT;
+    Hl__V1__UploadResponse *reply;
+    struct rig_response response;
+    int code;
+
+    request.upload_id = id;
+    request.offset = offset;
+    request.data.data = (uint8_t *)data;
+    request.data.len = len;
+    rig_request(fd, stream, "hl.v1.Images", "Upload", 0, &request.base);
+    ck_assert(rig_receive(fd, &response));
+    code = response.envelope.code;
+    if (code == 0) {
+        reply = hl__v1__upload_response__unpack(NULL, response.envelope.payload.len,
+                                                response.envelope.payload.data);
+        ck_assert_uint_eq(reply->received, offset + len);
+        *out = reply->upload_id;
+        hl__v1__upload_response__free_unpacked(reply, NULL);
+    }
+    rig_response_free(&response);
+    return code;
+}
+
+START_TEST(test_register)
+{
+    Hl__V1__RegisterRequest request = HL__V1__REGISTER_REQUEST__INIT;
+    Hl__V1__RegisterResponse *reply;
+    struct rig_response response;
+    uint64_t id, other;
+    uint8_t *elf;
+    size_t len;
+    int fd;
+
+    start();
+    elf = fake_elf_new(&len);
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(upload(fd, 1, 0, 0, elf, 100, &id), 0);
+    ck_assert_int_eq(upload(fd, 3, id, 99, elf + 100, 100, &other), HL_STATUS_INVALID_ARGUMENT);
+    ck_assert_int_eq(upload(fd, 5, id, 100, elf + 100, len - 100, &id), 0);
+    ck_assert_int_eq(upload(fd, 7, 0, 0, elf, 10, &other), 0);
+    ck_assert_int_eq(upload(fd, 9, 0, 0, elf, 10, &other), HL_STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_int_eq(upload(fd, 11, 99, 0, elf, 10, &other), HL_STATUS_NOT_FOUND);
+    request.name = (char *)"fresh";
+    request.upload_id = id;
+    rig_request(fd, 13, "hl.v1.Images", "Register", 0, &request.base);
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_msg(response.envelope.code == 0, "%s", response.message);
+    reply = hl__v1__register_response__unpack(NULL, response.envelope.payload.len,
+                                              response.envelope.payload.data);
+    ck_assert_str_eq(reply->image->name, "fresh");
+    ck_assert_uint_eq(reply->image->size, len);
+    ck_assert_uint_gt(reply->image->n_functions, 5);
+    ck_assert_uint_gt(reply->image->snapshot_bytes, 0);
+    hl__v1__register_response__free_unpacked(reply, NULL);
+    rig_response_free(&response);
+    ck_assert_uint_eq(rig.registers, 1);
+    ck_assert_int_eq(rig_call(fd, 15, &(struct rig_call){.image = "fresh", .function = "nothing"}),
+                     0);
+    ck_assert_uint_eq(rig_counter(fd, 17, "builds"), 1); /* not built again for its first call */
+    free(elf);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_register_refused)
+{
+    Hl__V1__RegisterRequest request = HL__V1__REGISTER_REQUEST__INIT;
+    Hl__V1__Limits too_much = HL__V1__LIMITS__INIT;
+    struct rig_response response;
+    uint32_t stream = 1;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    too_much.memory = 1ull << 50;
+    for (int i = 0; i < 4; i++) {
+        uint64_t id;
+        uint8_t *elf;
+        size_t len;
+
+        elf = fake_elf_new(&len);
+        ck_assert_int_eq(
+            upload(fd, stream, 0, 0, i == 0 ? (const uint8_t *)"junk" : elf, i == 0 ? 4 : len, &id),
+            0);
+        free(elf);
+        request.name = (char *)(i == 1 ? "-bad-" : "fresh");
+        request.upload_id = id;
+        request.limits = i == 2 ? &too_much : NULL;
+        rig.refuse = i == 3 ? HL_STATUS_PERMISSION_DENIED : 0;
+        rig_request(fd, stream + 2, "hl.v1.Images", "Register", 0, &request.base);
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_int_eq(response.envelope.code,
+                         i == 3 ? HL_STATUS_PERMISSION_DENIED : HL_STATUS_INVALID_ARGUMENT);
+        rig_response_free(&response);
+        stream += 4;
+        if (i == 1 || i == 2) { /* the uploads that were not used up stay */
+            close(fd);
+            fd = rig_connect(&rig);
+            stream = 1;
+        }
+    }
+    ck_assert_uint_eq(rig.registers, 1); /* the rig registers before it refuses */
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_inspect)
+{
+    const struct rig_call log = {.function = "log", .kind = ARG_STRING, .data = "a line", .len = 6};
+    Hl__V1__InspectRequest request = HL__V1__INSPECT_REQUEST__INIT;
+    Hl__V1__InspectResponse *reply;
+    struct rig_response response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &log), 0);
+    ck_assert_int_eq(rig_call(fd, 3, &(struct rig_call){.function = "fault"}), HL_STATUS_ABORTED);
+    request.name = (char *)"test";
+    rig_request(fd, 5, "hl.v1.Images", "Inspect", 0, &request.base);
+    ck_assert(rig_receive(fd, &response));
+    reply = hl__v1__inspect_response__unpack(NULL, response.envelope.payload.len,
+                                             response.envelope.payload.data);
+    ck_assert_ptr_nonnull(reply);
+    ck_assert_uint_eq(reply->n_log, 2);
+    ck_assert_ptr_nonnull(strstr(reply->log[0], "a line"));
+    ck_assert_uint_gt(reply->image->n_functions, 5);
+    hl__v1__inspect_response__free_unpacked(reply, NULL);
+    rig_response_free(&response);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- states --------------------------------------------------------------------------------- */
+
+START_TEST(test_states)
+{
+    int allowed = 0;
+
+    for (int from = 0; from < CALL_STATES; from++) {
+        ck_assert(!call_may(from, from));
+        ck_assert(!call_may(from, CALL_NEW));
+        ck_assert(!call_may(CALL_OVER, from));
+        for (int to = 0; to < CALL_STATES; to++)
+            allowed += call_may(from, to);
+    }
+    ck_assert_int_eq(allowed, 9);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("engine");
+    TCase *tc = tcase_create("engine");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tc, 120);
+    tcase_add_checked_fixture(tc, prepare, NULL);
+    tcase_add_test(tc, test_echo);
+    tcase_add_test(tc, test_guest_error);
+    tcase_add_test(tc, test_wrong_arguments);
+    tcase_add_test(tc, test_result_too_large);
+    tcase_add_test(tc, test_guest_ends);
+    tcase_add_test(tc, test_backend_failures);
+    tcase_add_test(tc, test_reset_and_audit_fail);
+    tcase_add_test(tc, test_audit_finds);
+    tcase_add_test(tc, test_deadline_of_request);
+    tcase_add_test(tc, test_deadline_of_image_and_maximum);
+    tcase_add_test(tc, test_deadline_in_queue);
+    tcase_add_test(tc, test_no_call_holds_the_shard);
+    tcase_add_test(tc, test_queue_of_image);
+    tcase_add_test(tc, test_queue_of_client);
+    tcase_add_test(tc, test_queue_while_resolving);
+    tcase_add_test(tc, test_parked_calls_all_run);
+    tcase_add_test(tc, test_memory_over_budget);
+    tcase_add_test(tc, test_cancel);
+    tcase_add_test(tc, test_disconnect);
+    tcase_add_test(tc, test_drain);
+    tcase_add_test(tc, test_drain_limit);
+    tcase_add_test(tc, test_front_gone);
+    tcase_add_test(tc, test_new_version);
+    tcase_add_test(tc, test_broken_image);
+    tcase_add_test(tc, test_damaged_image);
+    tcase_add_test(tc, test_register);
+    tcase_add_test(tc, test_register_refused);
+    tcase_add_test(tc, test_inspect);
+    tcase_add_test(tc, test_states);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
