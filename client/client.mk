@@ -96,3 +96,20 @@ tests_unit_test_client_broken_SOURCES = \
 tests_unit_test_client_broken_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_client_broken_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_unit_test_client_broken_LDADD = libhlclientall.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_client_manage
+TESTS += tests/unit/test_client_manage
+tests_unit_test_client_manage_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_manage.c
+tests_unit_test_client_manage_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_manage_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_manage_LDADD = libhlclientall.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_hlctl
+TESTS += tests/unit/test_hlctl
+tests_unit_test_hlctl_SOURCES = tests/unit/test_hlctl.c
+tests_unit_test_hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_hlctl_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
+tests_unit_test_hlctl_LDADD = libhlctl.la libhlclientall.la -lm $(CHECK_LIBS)

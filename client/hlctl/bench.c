@@ -77,7 +77,7 @@ static int one_call(struct bench *bench, bool keep)
     uint64_t took = bench_now() - start;
 
     if (r < 0)
-        return fail(bench->ctl, &err);
+        return fail_with(bench->ctl, &err);
     if (r == HL_GUEST_ERROR)
         return fail_local(bench->ctl, "the function returned error %d", result.code);
     if (keep && (samples_add(&bench->call, took) < 0 ||
@@ -94,7 +94,7 @@ static int one_ping(struct bench *bench, const uint8_t *payload, bool keep)
     uint64_t took = bench_now() - start;
 
     if (r < 0)
-        return fail(bench->ctl, &err);
+        return fail_with(bench->ctl, &err);
     return keep && samples_add(&bench->ping, took) < 0 ? out_of_memory(bench) : 0;
 }
 
@@ -115,7 +115,7 @@ static int some_entries(struct bench *bench, uint32_t rounds)
         return 0;
     }
     if (r < 0)
-        return fail(bench->ctl, &err);
+        return fail_with(bench->ctl, &err);
     for (size_t i = 0; i < count; i++) {
         if (samples_add(&bench->entry, ns[i]) < 0)
             return out_of_memory(bench);
@@ -152,7 +152,7 @@ static int measure(struct bench *bench)
             bench->payload += bench->arguments.values[i].bytes.len;
     }
     if (hl_client_info(bench->ctl->client, &bench->info, &err) < 0)
-        return fail(bench->ctl, &err);
+        return fail_with(bench->ctl, &err);
     text_printable(bench->backend, sizeof(bench->backend), bench->info.backend);
     text_printable(bench->version, sizeof(bench->version), bench->info.version);
     payload = calloc(1, bench->payload + 1);

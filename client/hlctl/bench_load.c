@@ -100,7 +100,7 @@ int bench_load(struct hlctl *ctl, const struct hl_call *call, unsigned int conne
     if (r == -ENOMEM && load.code == 0)
         r = fail_local(ctl, "out of memory");
     else if (r < 0)
-        r = fail(ctl, &load.err);
+        r = fail_with(ctl, &load.err);
     /* Callbacks of calls still running come here. */
     load.to_start = 0;
     for (unsigned int i = 0; lanes && i < connections; i++)

@@ -58,7 +58,7 @@ static int call(struct hlctl *ctl, const struct arguments *arguments)
     int r = hl_client_invoke(ctl->client, &arguments->call, &result, &err);
 
     if (r < 0)
-        return fail(ctl, &err);
+        return fail_with(ctl, &err);
     if (r == HL_GUEST_ERROR)
         return print_guest_error(ctl, arguments, &result);
     return ctl->json ? print_result_json(ctl, &result) : print_result(ctl, &result);

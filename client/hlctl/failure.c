@@ -88,7 +88,7 @@ static int report(const struct hlctl *ctl, const struct hl_client_error *err, co
     return exit_code_of(err);
 }
 
-int fail(const struct hlctl *ctl, const struct hl_client_error *err)
+int fail_with(const struct hlctl *ctl, const struct hl_client_error *err)
 {
     return report(ctl, err, err->text);
 }
@@ -133,7 +133,7 @@ int fail_image(const struct hlctl *ctl, const char *name, const struct hl_client
 {
     if (err->remote && err->status == HL_STATUS_NOT_FOUND)
         return fail_saying(ctl, err, "no image '%s'; `hlctl image ls` lists those there are", name);
-    return fail(ctl, err);
+    return fail_with(ctl, err);
 }
 
 int ctl_connect(struct hlctl *ctl)
@@ -150,5 +150,5 @@ int ctl_connect(struct hlctl *ctl)
     if (err.status == HL_STATUS_UNAVAILABLE)
         return fail_saying(
             ctl, &err, "%s; is hld running? --socket or HLD_SOCKET name another socket", err.text);
-    return fail(ctl, &err);
+    return fail_with(ctl, &err);
 }

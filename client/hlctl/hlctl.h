@@ -63,7 +63,7 @@ const char *option_get(const struct hlctl *ctl, const char *name);
 /* ---- failure.c ---- */
 
 /* Prints one line and returns its exit code. */
-int fail(const struct hlctl *ctl, const struct hl_client_error *err);
+int fail_with(const struct hlctl *ctl, const struct hl_client_error *err);
 /* The same with something in place of err's text. */
 int fail_saying(const struct hlctl *ctl, const struct hl_client_error *err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -73,7 +73,7 @@ enum exit_code exit_code_of(const struct hl_client_error *err);
 
 /* Connects. Returns: 0, or the exit code, having printed why. */
 int ctl_connect(struct hlctl *ctl);
-/* NOT_FOUND of an image by name, told so that it helps; anything else as fail does. */
+/* NOT_FOUND of an image by name, told so that it helps; anything else as fail_with does. */
 int fail_image(const struct hlctl *ctl, const char *name, const struct hl_client_error *err);
 
 #endif

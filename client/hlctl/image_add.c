@@ -73,7 +73,7 @@ static int run(struct hlctl *ctl)
         return r;
     r = hl_client_register_fd(ctl->client, &reg, fd, &image, &err);
     if (r < 0)
-        return err.remote ? fail_saying(ctl, &err, "%s: %s", file, err.text) : fail(ctl, &err);
+        return err.remote ? fail_saying(ctl, &err, "%s: %s", file, err.text) : fail_with(ctl, &err);
     if (ctl->json)
         print_json_line(json_image(image));
     else

@@ -65,7 +65,7 @@ static int run(struct hlctl *ctl)
     if (r == 0)
         r = collect(ctl, &table, array, &err);
     if (r < 0) {
-        r = fail(ctl, &err);
+        r = fail_with(ctl, &err);
         goto out;
     }
     if (ctl->json)

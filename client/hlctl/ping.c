@@ -27,7 +27,7 @@ static int run(struct hlctl *ctl)
     for (int i = 0; i < 2; i++) {
         start = now();
         if (hl_client_ping(ctl->client, "ping", 4, &err) < 0)
-            return fail(ctl, &err);
+            return fail_with(ctl, &err);
         took = now() - start;
     }
     if (ctl->json)

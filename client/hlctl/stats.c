@@ -72,7 +72,7 @@ static int run(struct hlctl *ctl)
     if (r != 0)
         return r;
     if (hl_client_stats(ctl->client, &stats, &err) < 0)
-        return fail(ctl, &err);
+        return fail_with(ctl, &err);
     if (ctl->json) {
         print_json_line(json_stats(&stats));
         return EXIT_OK;
