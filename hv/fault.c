@@ -46,22 +46,26 @@ static const char *access_name(uint32_t error_code)
     return error_code & PAGE_FAULT_WRITE ? "write" : "read";
 }
 
-void fault_describe(struct instance_failure *failure, const struct image *img, uint64_t bias)
+void fault_describe(struct instance_failure *failure, const struct image *img,
+                    const struct linux_state *at)
 {
     const struct hv_fault *fault = &failure->fault;
     const char *name = vector_name(fault->vector);
     char what[64];
 
     failure->symbol[0] = '\0';
-    if (fault->rip >= bias)
-        image_symbol(img, fault->rip - bias, failure->symbol, sizeof(failure->symbol));
+    if (fault->rip >= at->bias)
+        image_symbol(img, fault->rip - at->bias, failure->symbol, sizeof(failure->symbol));
     if (fault->vector == HV_VECTOR_DIED) {
         snprintf(failure->text, sizeof(failure->text), "the machine ended without an exception");
         return;
     }
     if (fault->vector == VECTOR_PAGE_FAULT)
-        snprintf(what, sizeof(what), "page fault (%s) at 0x%" PRIx64,
-                 access_name(fault->error_code), fault->address);
+        snprintf(what, sizeof(what), "page fault (%s) at 0x%" PRIx64 "%s",
+                 access_name(fault->error_code), fault->address,
+                 fault->address >= at->map_top && fault->address < at->stack_start
+                     ? " (stack overflow)"
+                     : "");
     else if (name)
         snprintf(what, sizeof(what), "%s", name);
     else

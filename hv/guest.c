@@ -210,7 +210,7 @@ static enum guest_state serve_exit(struct guest *g, const struct hv_exit *exit)
         g->counters.exits++;
         guest_fail(g, INSTANCE_END_FAULT, 0, "fault");
         g->failure.fault = exit->fault;
-        fault_describe(&g->failure, g->img, snapshot_linux(g->snap)->bias);
+        fault_describe(&g->failure, g->img, snapshot_linux(g->snap));
         if (exit->fault.vector == HV_VECTOR_DIED)
             g->failure.end = INSTANCE_END_DIED;
         return GUEST_FAILED;

@@ -68,6 +68,7 @@ void guest_log_flush(struct guest *g);
 int64_t guest_syscall(struct guest *g, uint64_t nr, const uint64_t args[6]);
 
 /* hv/fault.c: fills failure->symbol and failure->text from failure->fault. */
-void fault_describe(struct instance_failure *failure, const struct image *img, uint64_t bias);
+void fault_describe(struct instance_failure *failure, const struct image *img,
+                    const struct linux_state *at);
 
 #endif

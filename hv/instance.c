@@ -38,7 +38,8 @@ struct instance {
     enum phase phase;
     struct guest guest;
     const struct image_function *function;
-    struct hl_abi_result result;
+    struct instance_result result; /* while DONE and not taken */
+    int result_code;               /* -ENOMEM: there was no memory to copy it */
     unsigned int skip;
 };
 
@@ -107,10 +108,17 @@ int instance_bind(struct instance **out, struct shell *shell, struct snapshot *s
     return 0;
 }
 
+static void drop_result(struct instance *inst)
+{
+    free(inst->result.storage);
+    memset(&inst->result, 0, sizeof(inst->result));
+}
+
 void instance_free(struct instance *inst)
 {
     if (!inst)
         return;
+    drop_result(inst);
     guest_fini(&inst->guest);
     inst->hv->machine_free(inst->machine);
     snapshot_unref(inst->snap);
@@ -172,14 +180,22 @@ static enum instance_state broken(struct instance *inst)
 
 static enum instance_state finish(struct instance *inst)
 {
+    const uint8_t *window = inst->hv->io_window(inst->machine);
     struct hl_error err = HL_ERROR_INIT;
+    struct hl_abi_result header;
+    int rc;
 
-    if (call_read_result(inst->function, inst->hv->io_window(inst->machine),
-                         snapshot_io_size(inst->snap), inst->guest.result, &inst->result,
-                         &err) < 0) {
+    rc = call_read_result(inst->function, window, snapshot_io_size(inst->snap), inst->guest.result,
+                          &header, &err);
+    if (rc == 0)
+        rc = call_take_value(&header, window, &inst->result.value, &inst->result.storage, &err);
+    if (rc == -EPROTO) {
         guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", err.text);
         return broken(inst);
     }
+    inst->result.is_error = header.error != 0;
+    inst->result.code = header.error ? header.code : 0;
+    inst->result_code = rc;
     inst->phase = PHASE_DONE;
     return INSTANCE_DONE;
 }
@@ -204,22 +220,17 @@ enum instance_state instance_run(struct instance *inst, uint64_t until_ns)
 
 int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err)
 {
-    int rc;
-
     memset(result, 0, sizeof(*result));
     if (inst->phase != PHASE_DONE)
         return hl_error_set(err, -EBUSY, "the call has no result");
-    rc = call_take_value(&inst->result, inst->hv->io_window(inst->machine), &result->value,
-                         &result->storage, err);
-    if (rc == -EPROTO) {
-        guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0,
-                   "broken result: text that is not well-formed UTF-8");
-        broken(inst);
-    }
-    if (rc < 0)
-        return rc;
-    result->is_error = inst->result.error != 0;
-    result->code = result->is_error ? inst->result.code : 0;
+    if (inst->result_code < 0)
+        return hl_error_set(err, inst->result_code, "%s",
+                            inst->result_code == -ENOMEM ? "no memory for the result"
+                                                         : "the result was taken");
+    *result = inst->result;
+    inst->result.storage = NULL;
+    drop_result(inst);
+    inst->result_code = -ENODATA; /* it is taken once */
     return 0;
 }
 
@@ -252,6 +263,7 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
             hl_error_wrap(err, rc, "reset");
         return rc;
     }
+    drop_result(inst);
     guest_reset(&inst->guest);
     inst->phase = PHASE_WARM;
     return 0;

@@ -87,10 +87,10 @@ int instance_check_args(const struct image *img, size_t function, uint64_t io_si
 
 enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
 
-/* After INSTANCE_DONE. *value: a result, whose string or bytes are a copy the caller frees through
- * *storage (free(3)), or, when the guest answered with an error, *is_error with code and text in a
- * string value. The copy was checked, the guest cannot change it any more. Returns: 0; -ENOMEM;
- * -EPROTO for text that is not UTF-8, a guest fault as instance_failure then says: free it. */
+/* After INSTANCE_DONE, once. *value: a result, whose string or bytes are a copy the caller frees
+ * through *storage (free(3)), or, when the guest answered with an error, *is_error with code and
+ * text in a string value. The copy was checked, the guest cannot change it any more. Returns: 0;
+ * -ENOMEM; -EBUSY or -ENODATA when there is none. */
 struct instance_result {
     bool is_error;
     int32_t code;
