@@ -55,4 +55,23 @@ $(GUEST_EXAMPLES): %: %.c $(GUEST_PROGRAM_DEPENDS)
 	$(AM_V_CCLD)$(GUEST_CC) $(GUEST_CFLAGS) -static $(GUEST_INCLUDE) $($(@F)_CFLAGS) -o $@ $< \
 		guest/libhlguest.a $($(@F)_LIBS)
 
+# Guests on real machines.
+GUEST_UNIT_TESTS = tests/unit/test_guests tests/unit/test_hostile
+check_PROGRAMS += $(GUEST_UNIT_TESTS)
+TESTS += $(GUEST_UNIT_TESTS)
+GUEST_UNIT_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
+if HAVE_MUSL_GCC
+GUEST_UNIT_CFLAGS += -DHAVE_MUSL_GCC
+endif
+if HAVE_LIBPNG
+GUEST_UNIT_CFLAGS += -DHAVE_LIBPNG
+endif
+EXTRA_DIST += tests/data/gradient.png
+tests_unit_test_guests_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_guests.c
+tests_unit_test_guests_CFLAGS = $(GUEST_UNIT_CFLAGS)
+tests_unit_test_guests_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_hostile_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_hostile.c
+tests_unit_test_hostile_CFLAGS = $(GUEST_UNIT_CFLAGS)
+tests_unit_test_hostile_LDADD = libhv.la $(CHECK_LIBS)
+
 include tests/guests/guests.mk

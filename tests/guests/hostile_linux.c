@@ -33,12 +33,12 @@ HL_FUNCTION(u32, system_call_flood, (u64, argument))
     return known;
 }
 
-/* Numbers far outside, the x32 bit and the sign bit among them. Returns how many were known. */
+/* Numbers far outside, x32's bit 30 among them. Returns how many were known. */
 HL_FUNCTION(u32, system_call_wild_numbers)
 {
     uint32_t known = 0;
 
-    for (unsigned int bit = 10; bit < 64; bit++) {
+    for (unsigned int bit = 10; bit < 63; bit++) {
         for (uint64_t low = 0; low < 40; low += 13) {
             if (raw_syscall(1ull << bit | low, 0, 0, 0, 0, 0, 0) != -ENOSYS)
                 known++;

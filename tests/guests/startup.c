@@ -61,9 +61,9 @@ HOOK start_hog(void)
 
 HOOK start_flood(void)
 {
-    for (int i = 0; i < 100000; i++)
+    for (int i = 0; i < 10000; i++)
         hl_log(HL_LOG_INFO, "line %d", i);
-    for (int i = 0; i < 100000; i++)
+    for (int i = 0; i < 10000; i++)
         printf("line %d\n", i);
     return 0;
 }

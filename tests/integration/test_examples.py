@@ -136,7 +136,7 @@ class Examples(harness.DaemonTest):
         self.assertEqual(json.loads(self.text("sqlite", "query", count)), before)
 
     def test_sqlite_errors(self):
-        self.assertIn("no such table", self.fails("sqlite", "query", "select * from nothing"))
+        self.assertIn("no such table", self.fails("sqlite", "query", "select * from missing"))
         self.assertIn("syntax error", self.fails("sqlite", "query", "selekt 1"))
         self.fails("sqlite", "query", "attach '/etc/passwd' as p; select * from p.x")
 
