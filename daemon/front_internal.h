@@ -134,6 +134,10 @@ struct settings_message {
     Hl__Control__LimitSet defaults, maxima;
 };
 void settings_fill(struct settings_message *message, const struct front *front);
-void settings_fill_limits(Hl__Control__LimitSet *out, const struct configuration_limits *limits);
+
+/* An image's: as asked for, or the defaults, and never more than the maxima. */
+void settings_fill_limits_in_force(Hl__Control__LimitSet *out,
+                                   const struct configuration_limits *asked,
+                                   const struct configuration *config);
 
 #endif

@@ -51,10 +51,11 @@ static void request_free(struct request *request)
 
 /* Replies */
 
-static void fill_entry(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits, struct manifest *m)
+static void fill_entry(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits, struct manifest *m,
+                       const struct configuration *config)
 {
     hl__control__entry__init(entry);
-    settings_fill_limits(limits, &m->limits);
+    settings_fill_limits_in_force(limits, &m->limits, config);
     entry->name = m->name;
     entry->sha256.data = m->sha256;
     entry->sha256.len = sizeof(m->sha256);
@@ -83,7 +84,7 @@ static void reply_ok(struct worker *worker, uint64_t id, struct manifest *m, int
 
     reply.id = id;
     if (m) {
-        fill_entry(&entry, &limits, m);
+        fill_entry(&entry, &limits, m, &worker->front->config);
         reply.entries = &entries;
         reply.n_entries = 1;
     }
@@ -120,7 +121,7 @@ static void list(struct worker *worker, uint64_t id, const Hl__Control__List *as
         reply.entries = pointers;
         reply.more = more;
         for (size_t i = 0; i < reply.n_entries; i++) {
-            fill_entry(&entries[i], &limits[i], &found[i]);
+            fill_entry(&entries[i], &limits[i], &found[i], &worker->front->config);
             pointers[i] = &entries[i];
         }
         send_reply(worker, &reply, -1);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The part of the configuration that workers get, as the control channel's message. */
+/* What workers get of the configuration, as the control channel's messages. */
 #include "config.h"
 
 #include "daemon/front_internal.h"
 
-void settings_fill_limits(Hl__Control__LimitSet *out, const struct configuration_limits *limits)
+static void fill_limits(Hl__Control__LimitSet *out, const struct configuration_limits *limits)
 {
     hl__control__limit_set__init(out);
     out->memory = limits->memory;
@@ -32,10 +32,36 @@ void settings_fill(struct settings_message *message, const struct front *front)
     s->max_image_size = config->max_image_size;
     s->memory_budget = config->memory_budget;
     s->max_vms = config->max_vms;
-    settings_fill_limits(&message->defaults, &config->defaults);
-    settings_fill_limits(&message->maxima, &config->maxima);
+    fill_limits(&message->defaults, &config->defaults);
+    fill_limits(&message->maxima, &config->maxima);
     s->defaults = &message->defaults;
     s->maxima = &message->maxima;
     s->max_deadline_ns = config->maxima.deadline_ns;
     s->slow_sender_ns = config->slow_sender_ns;
+}
+
+static uint64_t in_force(uint64_t asked, uint64_t standard, uint64_t most)
+{
+    uint64_t chosen = asked ? asked : standard;
+
+    return chosen < most ? chosen : most;
+}
+
+void settings_fill_limits_in_force(Hl__Control__LimitSet *out,
+                                   const struct configuration_limits *asked,
+                                   const struct configuration *config)
+{
+    const struct configuration_limits *d = &config->defaults, *m = &config->maxima;
+
+    hl__control__limit_set__init(out);
+    out->memory = in_force(asked->memory, d->memory, m->memory);
+    out->deadline_ns = in_force(asked->deadline_ns, d->deadline_ns, m->deadline_ns);
+    out->max_instances =
+        (uint32_t)in_force(asked->max_instances, d->max_instances, m->max_instances);
+    out->min_instances =
+        (uint32_t)in_force(asked->min_instances, d->min_instances, m->min_instances);
+    if (out->min_instances > out->max_instances)
+        out->min_instances = out->max_instances;
+    out->max_queue = (uint32_t)in_force(asked->max_queue, d->max_queue, m->max_queue);
+    out->io_size = in_force(asked->io_size, d->io_size, m->io_size);
 }

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -430,13 +431,23 @@ static bool make_room(struct front *front)
     return false;
 }
 
+/* A worker may have died since the loop last looked: its end of the channel is closed by then. */
+static bool is_gone(const struct worker *worker)
+{
+    struct pollfd channel = {.fd = worker->fd, .events = POLLRDHUP};
+
+    return poll(&channel, 1, 0) > 0 && (channel.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
 static struct worker *worker_for(struct front *front, const struct ucred *peer)
 {
     struct worker *worker = find_worker(front, peer->uid);
     uint64_t delay;
 
-    if (worker)
+    if (worker && !is_gone(worker))
         return worker;
+    if (worker)
+        end_worker(worker);
     delay = crash_delay(front, peer->uid);
     if (delay > 0) {
         log_limited(&front->busy_log, LOG_LEVEL_WARNING,

@@ -79,7 +79,7 @@ class Lifecycle(harness.unittest.TestCase):
                         started.set()
                         for i in range(100):
                             connection.register(f"copy-{round_}-{i}", program + bytes(i))
-                except (wire.Closed, OSError):
+                except (wire.Closed, wire.StatusError, OSError):
                     started.set()
 
             thread = threading.Thread(target=register)
@@ -237,8 +237,12 @@ class Lifecycle(harness.unittest.TestCase):
         daemon = self.start("echo")
         for _ in range(6):
             self.echo(daemon)
-            for worker in daemon.workers():
+            killed = daemon.workers()
+            for worker in killed:
                 os.kill(worker, signal.SIGKILL)
+            # a connection handed to a worker that is about to die would end with it
+            harness.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in killed),
+                               "their end")
         harness.wait_until(lambda: self.served(daemon), "a fresh worker", 60)
 
     def served(self, daemon):
@@ -316,6 +320,8 @@ class Configuration(harness.unittest.TestCase):
             with self.subTest(text):
                 self.daemon.write_config()
                 line = self.append(text)
+                if "no_such_section" in text:  # its header is what is wrong, not its settings
+                    line -= 1
                 for arguments in (["--check-config"], []):
                     result = self.run_hld(*arguments)
                     self.assertNotEqual(result.returncode, 0)

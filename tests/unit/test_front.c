@@ -179,9 +179,14 @@ static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int f
     char text[4096];
     int n = snprintf(text, sizeof(text), "%d %s", reply->status, reply->message);
 
-    for (size_t i = 0; i < reply->n_entries; i++)
-        n += snprintf(text + n, sizeof(text) - (size_t)n, "%s:%u", reply->entries[i]->name,
-                      reply->entries[i]->owner_uid);
+    for (size_t i = 0; i < reply->n_entries; i++) {
+        const Hl__Control__Entry *entry = reply->entries[i];
+
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "%s:%u", entry->name, entry->owner_uid);
+        /* As it was asked for, and the built-in default. */
+        if (entry->limits->memory != 16u << 20 || entry->limits->max_instances != 8)
+            n += snprintf(text + n, sizeof(text) - (size_t)n, " with other limits");
+    }
     if (reply->more)
         n += snprintf(text + n, sizeof(text) - (size_t)n, "+");
     if (fd >= 0) {
