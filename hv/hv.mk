@@ -47,6 +47,23 @@ tests_unit_test_timer_SOURCES = tests/unit/test_timer.c
 tests_unit_test_timer_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
 
+KVM_TESTS = \
+	tests/unit/test_kvm_bind \
+	tests/unit/test_kvm_exits \
+	tests/unit/test_kvm_reset
+check_PROGRAMS += $(KVM_TESTS)
+TESTS += $(KVM_TESTS)
+KVM_SUPPORT = tests/unit/kvm_support.c tests/unit/kvm_support.h
+tests_unit_test_kvm_bind_SOURCES = tests/unit/test_kvm_bind.c $(KVM_SUPPORT)
+tests_unit_test_kvm_bind_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_kvm_bind_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_kvm_exits_SOURCES = tests/unit/test_kvm_exits.c $(KVM_SUPPORT)
+tests_unit_test_kvm_exits_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_kvm_exits_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_kvm_reset_SOURCES = tests/unit/test_kvm_reset.c $(KVM_SUPPORT)
+tests_unit_test_kvm_reset_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_kvm_reset_LDADD = libhv.la $(CHECK_LIBS)
+
 # the backend that tests script
 check_LTLIBRARIES = libhvfake.la
 libhvfake_la_CFLAGS = $(AM_CFLAGS) -fPIC

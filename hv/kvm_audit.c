@@ -180,8 +180,10 @@ int kvm_audit(struct hv_machine *m, struct hl_error *err)
 {
     int r;
 
-    if (!m->snap)
-        return hl_error_set(err, -EINVAL, "audit of an unbound machine");
+    if (!m->snap) {
+        hl_error_set(err, -EINVAL, "audit of an unbound machine");
+        return 1;
+    }
     r = kvm_flush_registers(m);
     if (r < 0) {
         hl_error_set(err, r, "audit: entering without running: %s", strerror(-r));

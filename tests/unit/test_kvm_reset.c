@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a call leaves behind in a kvm machine is gone after reset, and the audit finds it when a
+ * part of reset is left out. */
+
+#include "tests/unit/kvm_support.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Writes rax pages from GUEST_DATA up, then leaves. */
+GUEST(write_pages, "mov $0x600000, %ebx; test %eax, %eax; jz 2f\n"
+                   "1: incq 8(%rbx); add $0x1000, %rbx; dec %eax; jnz 1b; 2:" CALL(1) "ud2");
+
+static uint64_t call_writing(struct hv_machine *m, uint64_t pages)
+{
+    hv.set_return(m, pages);
+    test_expect_hypercall(m, 1);
+    return test_reset(m, 0);
+}
+
+START_TEST(test_memory)
+{
+    struct hv_machine *m = BOUND(write_pages);
+
+    for (int i = 0; i < 5; i++) {
+        ck_assert_uint_eq(call_writing(m, 10), 11); /* and the stack */
+        test_expect_audit(m, NULL);
+    }
+    ck_assert_uint_eq(call_writing(m, 0), 11); /* hot: put back all the same */
+    ck_assert_uint_eq(call_writing(m, 20), 21);
+    test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+/* One byte in each of many pages at odd places, and reads only elsewhere. */
+GUEST(scatter,
+      "mov $0x600000, %ebx; mov $50, %ecx\n"
+      "1: incb 0xfff(%rbx); mov 0x1000(%rbx), %rdx; add $0x2b000, %rbx; dec %ecx; jnz 1b\n" CALL(
+          1) "ud2");
+
+START_TEST(test_scattered)
+{
+    struct hv_machine *m = BOUND(scatter);
+
+    for (int i = 0; i < 3; i++) {
+        test_expect_hypercall(m, 1);
+        ck_assert_uint_eq(test_reset(m, 0), 51);
+        test_expect_audit(m, NULL);
+    }
+    test_free(m);
+}
+END_TEST
+
+START_TEST(test_skip_memory)
+{
+    struct hv_machine *m = BOUND(write_pages);
+
+    hv.set_return(m, 3);
+    test_expect_hypercall(m, 1);
+    test_reset(m, HV_SKIP_MEMORY);
+    test_expect_audit(m, "memory page");
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+START_TEST(test_host_writes)
+{
+    struct hv_machine *m = BOUND(write_pages);
+    uint8_t data[20000];
+
+    memset(data, 0xee, sizeof(data));
+    for (int i = 0; i < 3; i++) {
+        memcpy(hv.io_window(m) + 100, data, sizeof(data));
+        hv.io_dirty(m, 100, sizeof(data));
+        ck_assert_int_eq(hv.mem_write(m, GUEST_DATA + 0x3ff0, data, 0x100), 0);
+        ck_assert_int_eq(hv.mem_write(m, GUEST_RODATA + 5, data, 1), 0);
+        hv.set_return(m, 1);
+        test_expect_hypercall(m, 1);
+        ck_assert_uint_eq(test_reset(m, 0), 5 + 2 + 1 + 2);
+        test_expect_audit(m, NULL);
+    }
+    memcpy(hv.io_window(m) + 100, data, sizeof(data));
+    hv.io_dirty(m, 100, sizeof(data));
+    hv.set_return(m, 1);
+    test_expect_hypercall(m, 1);
+    test_reset(m, HV_SKIP_IO);
+    test_expect_audit(m, "memory page");
+    test_free(m);
+}
+END_TEST
+
+START_TEST(test_bounds)
+{
+    struct hv_machine *m = BOUND(write_pages);
+    uint8_t data[16];
+
+    ck_assert_int_eq(hv.mem_read(m, GUEST_MEMORY - 16, data, 16), 0);
+    ck_assert_int_lt(hv.mem_read(m, GUEST_MEMORY - 15, data, 16), 0);
+    ck_assert_int_lt(hv.mem_read(m, UINT64_MAX - 7, data, 16), 0);
+    ck_assert_int_lt(hv.mem_read(m, 0, data, SIZE_MAX), 0);
+    ck_assert_int_lt(hv.mem_write(m, GUEST_MEMORY - 15, data, 16), 0);
+    ck_assert_int_lt(hv.mem_write(m, 0x1000, data, 16), 0); /* the machine's own */
+    test_free(m);
+}
+END_TEST
+
+GUEST(registers, "mov $0x5ec7e7, %eax; mov %rax, %rbx; mov %rax, %rdx; mov %rax, %rbp\n"
+                 "mov %rax, %r8; mov %rax, %r9; mov %rax, %r12; mov %rax, %r15; push %rax\n"
+                 "wrfsbase %rax; wrgsbase %rax\n" CALL(1) "ud2");
+GUEST(
+    segments,
+    "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs\n" CALL(1) "ud2");
+
+START_TEST(test_registers)
+{
+    struct hv_machine *m = BOUND(registers);
+    struct hv_regs regs;
+
+    test_expect_hypercall(m, 1);
+    ck_assert_int_eq(hv.get_regs(m, &regs), 0);
+    ck_assert_uint_eq(regs.fs_base, 0x5ec7e7);
+    ck_assert_uint_eq(regs.gs_base, 0x5ec7e7);
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    test_expect_hypercall(m, 1);
+    test_reset(m, HV_SKIP_REGS);
+    test_expect_audit(m, "register");
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    test_free(m);
+
+    m = BOUND(segments);
+    test_expect_hypercall(m, 1);
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+/* The two bases of the snapshot, and set_fs_base after them. */
+GUEST(bases, "rdfsbase %rsi; rdgsbase %rdx; push $1; pop %rdi; mov $0x100000, %eax; call *%rax\n"
+             "rdfsbase %rsi\n" CALL(2) "ud2");
+
+START_TEST(test_bases)
+{
+    struct guest_options options = {.regs = {.fs_base = 0x601000, .gs_base = 0x602000}};
+    struct snapshot *snap = test_snapshot(guest_bases, guest_bases_end, &options);
+    struct hv_machine *m = test_machine(snap);
+    struct hv_exit exit;
+
+    for (int i = 0; i < 3; i++) {
+        exit = test_run(m);
+        ck_assert_int_eq(exit.kind, HV_EXIT_HYPERCALL);
+        ck_assert_uint_eq(exit.args[0], 0x601000);
+        ck_assert_uint_eq(exit.args[1], 0x602000);
+        ck_assert_int_eq(hv.set_fs_base(m, 0x700000), 0);
+        ck_assert_int_lt(hv.set_fs_base(m, 1ull << 50), 0);
+        exit = test_run(m);
+        ck_assert_uint_eq(exit.nr, 2);
+        ck_assert_uint_eq(exit.args[0], 0x700000);
+        test_reset(m, 0);
+        test_expect_audit(m, NULL);
+    }
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
+/* Tells in rsi what the vector state holds: 0 for nothing. Then leaves secrets in all of it. */
+GUEST(vectors,
+      "vpxor %ymm15, %ymm15, %ymm15; cmp $0, %eax; jne 3f\n"
+      "vpor %ymm0, %ymm1, %ymm1; vpor %ymm2, %ymm1, %ymm1; vpor %ymm7, %ymm1, %ymm1\n"
+      "vpor %ymm14, %ymm1, %ymm1; vextracti128 $1, %ymm1, %xmm2; xor %esi, %esi\n"
+      "vptest %ymm1, %ymm1; setnz %sil; vptest %xmm2, %xmm2; setnz %dl; shl $1, %dl; or %dl, %sil\n"
+      "push $0; stmxcsr (%rsp); mov (%rsp), %edx; and $0xffc0, %edx; cmp $0x1f80, %edx\n"
+      "je 1f; or $4, %sil; 1: fnstcw (%rsp); cmpw $0x37f, (%rsp); je 2f; or $8, %sil\n"
+      "2: sub $128, %rsp; fnsave (%rsp); cmpw $-1, 8(%rsp); je 1f; or $16, %sil\n"
+      "1: xor %eax, %eax; mov $7, %ecx; lea 28(%rsp), %rdi\n"
+      "1: or (%rdi), %rax; or 8(%rdi), %ax; add $10, %rdi; dec %ecx; jnz 1b\n"
+      "test %rax, %rax; jz 3f; or $32, %sil; 3: mov %rsi, %r12\n"
+      "vpcmpeqd %ymm0, %ymm0, %ymm0; vmovdqa %ymm0, %ymm2; vmovdqa %ymm0, %ymm7\n"
+      "vmovdqa %ymm0, %ymm14; vmovdqa %ymm0, %ymm1; push $0x7f80; ldmxcsr (%rsp); fninit\n"
+      "fldpi; fldl2e; fldpi; movw $0xf7f, (%rsp); fldcw (%rsp); mov %r12, %rsi\n" CALL(1) "ud2");
+
+START_TEST(test_vectors)
+{
+    struct hv_machine *m = BOUND(vectors);
+    struct hv_exit exit;
+
+    for (int i = 0; i < 4; i++) {
+        hv.set_return(m, 0);
+        exit = test_run(m);
+        ck_assert_int_eq(exit.kind, HV_EXIT_HYPERCALL);
+        ck_assert_uint_eq(exit.args[0], 0);
+        test_reset(m, 0);
+        test_expect_audit(m, NULL);
+    }
+    hv.set_return(m, 0);
+    test_expect_hypercall(m, 1);
+    test_reset(m, HV_SKIP_VECTOR);
+    test_expect_audit(m, "");
+    hv.set_return(m, 0);
+    exit = test_run(m);
+    ck_assert_uint_eq(exit.args[0], 63); /* the guest itself can see all of it */
+    test_free(m);
+}
+END_TEST
+
+/* Each kind of vector state alone, so that the audit's own eyes are tested. */
+GUEST(left_xmm, "pcmpeqd %xmm9, %xmm9\n" CALL(1) "ud2");
+GUEST(left_ymm, "vpcmpeqd %ymm9, %ymm9, %ymm9; pxor %xmm9, %xmm9\n" CALL(1) "ud2");
+GUEST(left_mxcsr, "push $0x3f80; ldmxcsr (%rsp)\n" CALL(1) "ud2");
+GUEST(left_fcw, "push $0x27f; fldcw (%rsp)\n" CALL(1) "ud2");
+GUEST(left_x87, "fldpi; fstp %st\n" CALL(1) "ud2");
+GUEST(left_zmm, "vpternlogd $255, %zmm20, %zmm20, %zmm20\n" CALL(1) "ud2");
+GUEST(left_mask, "kxnorq %k3, %k3, %k3\n" CALL(1) "ud2");
+
+static const struct {
+    const uint8_t *code, *end;
+    const char *text;
+    bool avx512;
+} left[] = {
+    {guest_left_xmm, guest_left_xmm_end, "XMM register", false},
+    {guest_left_ymm, guest_left_ymm_end, "extended vector register", false},
+    {guest_left_mxcsr, guest_left_mxcsr_end, "MXCSR", false},
+    {guest_left_fcw, guest_left_fcw_end, "x87 control word", false},
+    {guest_left_x87, guest_left_x87_end, "x87", false},
+    {guest_left_zmm, guest_left_zmm_end, "extended vector register", true},
+    {guest_left_mask, guest_left_mask_end, "extended vector register", true},
+};
+
+static bool has_avx512(void)
+{
+    unsigned int a, b, c, d;
+
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX512BW);
+}
+
+START_TEST(test_each_vector)
+{
+    struct hv_machine *m;
+
+    if (left[_i].avx512 && !has_avx512())
+        return;
+    m = test_bound(left[_i].code, left[_i].end);
+    test_expect_hypercall(m, 1);
+    test_reset(m, HV_SKIP_VECTOR);
+    test_expect_audit(m, left[_i].text);
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+static size_t resident(struct hv_machine *m)
+{
+    static unsigned char present[0x40000];
+    uint8_t *mem = hv.io_window(m) - HL_ABI_IO_ADDR;
+    size_t count = 0;
+
+    ck_assert_int_eq(mincore(mem, test_slot, present), 0);
+    for (size_t i = 0; i < test_slot / HL_ABI_PAGE_SIZE; i++)
+        count += present[i] & 1;
+    return count;
+}
+
+START_TEST(test_large)
+{
+    struct guest_options options = {.memory = 1u << 30};
+    struct snapshot *snap;
+    struct hv_machine *m;
+    size_t before;
+
+    test_slot = 1u << 30;
+    snap = test_snapshot(guest_write_pages, guest_write_pages_end, &options);
+    m = test_machine(snap);
+    for (int i = 0; i < 3; i++)
+        ck_assert_uint_eq(call_writing(m, 10), 11);
+    before = resident(m);
+    ck_assert_uint_lt(before, 100);
+    test_expect_audit(m, NULL);
+    ck_assert_uint_eq(resident(m), before); /* looking makes nothing resident */
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
+START_TEST(test_growth)
+{
+    struct guest_options options = {.memory = 64u << 20};
+    struct snapshot *snap;
+    struct hv_machine *m;
+
+    test_slot = 64u << 20;
+    snap = test_snapshot(guest_write_pages, guest_write_pages_end, &options);
+    m = test_machine(snap);
+    call_writing(m, 10);
+    ck_assert_uint_eq(call_writing(m, 12000), 12001);
+    test_expect_audit(m, NULL);
+    ck_assert_uint_lt(resident(m), 100);      /* all of it given back */
+    ck_assert_uint_eq(call_writing(m, 5), 6); /* and the hot set is small again */
+    test_expect_audit(m, NULL);
+
+    /* Calls that always write that much: kept in the end. */
+    for (int i = 0; i < 6; i++)
+        ck_assert_uint_eq(call_writing(m, 3000), 3001);
+    ck_assert_uint_gt(resident(m), 3000);
+    test_expect_audit(m, NULL);
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
+/* A hot set that one call blew up is forgotten after a while. */
+START_TEST(test_refresh)
+{
+    struct hv_machine *m = BOUND(write_pages);
+    uint64_t pages = 0;
+
+    call_writing(m, 500);
+    for (int i = 0; i < 300; i++) {
+        pages = call_writing(m, 4);
+        if (i == 100)
+            ck_assert_uint_eq(pages, 501);
+    }
+    ck_assert_uint_eq(pages, 5);
+    test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+/* Pages that calls were seen to write are there before the next machine's first call. */
+START_TEST(test_hint)
+{
+    struct snapshot *snap = test_snapshot(guest_write_pages, guest_write_pages_end, NULL);
+    struct hv_machine *m = test_machine(snap), *other;
+    size_t before = resident(m);
+
+    call_writing(m, 40);
+    other = test_machine(snap);
+    ck_assert_uint_ge(resident(other), before + 39);
+    test_expect_audit(other, NULL);
+    call_writing(other, 40);
+    test_expect_audit(other, NULL);
+    test_free(other);
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
+GUEST(one_write, "movb $1, 0x800000\n" CALL(1) "movb $1, 0x800000\n" CALL(2) "jmp *%rbx");
+
+START_TEST(test_protect)
+{
+    struct hv_machine *m = BOUND(one_write);
+    uint64_t pages;
+
+    test_expect_hypercall(m, 1);
+    ck_assert_int_eq(hv.protect(m, 0x800000, 0x1000, HV_PROT_READ), 0);
+    ck_assert_int_eq(hv.reset(m, 0, &pages), 1);
+    test_expect_fault(m, 14);
+    test_free(m);
+
+    /* Opened again, part of a large page and the whole of one. */
+    m = BOUND(one_write);
+    ck_assert_int_eq(hv.protect(m, 0x7ff000, 0x202000, HV_PROT_NONE), 0);
+    ck_assert_int_eq(hv.protect(m, 0x800000, 0x200000, HV_PROT_READ | HV_PROT_WRITE), 0);
+    test_expect_hypercall(m, 1);
+    test_expect_hypercall(m, 2);
+    test_free(m);
+
+    m = BOUND(one_write);
+    ck_assert_int_lt(hv.protect(m, 0x800000, 0x1000, HV_PROT_WRITE | HV_PROT_EXEC), 0);
+    ck_assert_int_lt(hv.protect(m, 0x1000, 0x1000, HV_PROT_READ), 0);
+    ck_assert_int_lt(hv.protect(m, 0x800001, 0x1000, HV_PROT_READ), 0);
+    ck_assert_int_lt(hv.protect(m, GUEST_MEMORY, 0x1000, HV_PROT_READ), 0);
+    test_expect_hypercall(m, 1);
+    test_reset(m, 0); /* refusals change nothing */
+    test_free(m);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("kvm reset");
+    TCase *tc = tcase_create("reset");
+    SRunner *runner;
+    int failed;
+
+    test_open();
+    tcase_set_timeout(tc, 120);
+    tcase_add_checked_fixture(tc, test_thread, NULL);
+    tcase_add_test(tc, test_memory);
+    tcase_add_test(tc, test_scattered);
+    tcase_add_test(tc, test_skip_memory);
+    tcase_add_test(tc, test_host_writes);
+    tcase_add_test(tc, test_bounds);
+    tcase_add_test(tc, test_registers);
+    tcase_add_test(tc, test_bases);
+    tcase_add_test(tc, test_vectors);
+    tcase_add_loop_test(tc, test_each_vector, 0, sizeof(left) / sizeof(left[0]));
+    tcase_add_test(tc, test_large);
+    tcase_add_test(tc, test_growth);
+    tcase_add_test(tc, test_refresh);
+    tcase_add_test(tc, test_hint);
+    tcase_add_test(tc, test_protect);
+    suite_add_tcase(suite, tc);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    hv.host_close(test_host);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
