@@ -77,6 +77,10 @@ hlctl_SOURCES = client/hlctl/main.c
 hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
 hlctl_LDADD = libhlctl.la libhlclient.la -lm
 
+dist_man_MANS += doc/hlctl.1 doc/hlclient.3
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = contrib/completions/hlctl
+
 check_PROGRAMS += tests/unit/test_client
 TESTS += tests/unit/test_client
 tests_unit_test_client_SOURCES = \
