@@ -310,12 +310,13 @@ static int read_sections(struct image *img, const Elf64_Ehdr *eh, struct hl_erro
     if (eh->e_shstrndx >= eh->e_shnum)
         return hl_error_set(err, -ENOEXEC, "section name table %u of %u", eh->e_shstrndx,
                             eh->e_shnum);
-    image_read(img, eh->e_shoff + eh->e_shstrndx * sizeof(names), &names, sizeof(names));
+    if (image_read(img, eh->e_shoff + eh->e_shstrndx * sizeof(names), &names, sizeof(names)) < 0)
+        return hl_error_set(err, -ENOEXEC, "section name table is past the end of the file");
     for (unsigned int i = 0; i < eh->e_shnum; i++) {
         int rc;
 
-        image_read(img, eh->e_shoff + i * sizeof(section), &section, sizeof(section));
-        if (!section_is_named(img, &names, &section, HL_ABI_SECTION))
+        if (image_read(img, eh->e_shoff + i * sizeof(section), &section, sizeof(section)) < 0 ||
+            !section_is_named(img, &names, &section, HL_ABI_SECTION))
             continue;
         rc = read_functions(img, &section, err);
         if (rc < 0)
