@@ -26,7 +26,8 @@ int hl_client_ping(struct hl_client *client, const void *payload, size_t len,
     if (r < 0)
         return r;
     response = (const Hl__V1__PingResponse *)message;
-    if (response->payload.len != len || (len > 0 && memcmp(response->payload.data, payload, len)))
+    if (response->payload.len != len ||
+        (len > 0 && memcmp(response->payload.data, payload, len) != 0))
         return failure_local(err, -EPROTO, HL_STATUS_INTERNAL, "hld echoed something else");
     return 0;
 }

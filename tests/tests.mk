@@ -24,7 +24,7 @@ FUZZ_TARGETS = \
 	tests/fuzz/fuzz_wire
 noinst_PROGRAMS += $(FUZZ_TARGETS)
 # Only in the targets themselves: what the libraries have of it is the instrumentation.
-FUZZ_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+FUZZ_LINK = $(AM_LDFLAGS) -fsanitize=fuzzer
 endif
 fuzz-targets: $(BUILT_SOURCES)
 	$(MAKE) $(AM_MAKEFLAGS) $(FUZZ_TARGETS)
@@ -33,12 +33,12 @@ fuzz-targets: $(BUILT_SOURCES)
 tests_fuzz_fuzz_control_SOURCES = tests/fuzz/fuzz_control.c
 tests_fuzz_fuzz_control_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_control_LDADD = libcontrol.la
-tests_fuzz_fuzz_control_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_control_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz_image.c tests/fake/elf.c tests/fake/elf.h
 tests_fuzz_fuzz_image_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_image_LDADD = libhv.la
-tests_fuzz_fuzz_image_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_image_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c
 tests_fuzz_fuzz_wire_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_wire_LDADD = libproto.la
-tests_fuzz_fuzz_wire_LDFLAGS = $(FUZZ_LDFLAGS)
+tests_fuzz_fuzz_wire_LDFLAGS = $(FUZZ_LINK)
