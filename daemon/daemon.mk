@@ -69,7 +69,7 @@ check_PROGRAMS += $(FRONT_TESTS)
 TESTS += $(FRONT_TESTS)
 FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
 tests_unit_test_configuration_SOURCES = tests/unit/test_configuration.c
-tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS) -DSOURCE_DIR='"$(abs_top_srcdir)"'
 tests_unit_test_configuration_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_front_SOURCES = tests/unit/test_front.c
 tests_unit_test_front_CFLAGS = $(FRONT_TEST_CFLAGS)

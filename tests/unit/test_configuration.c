@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/configuration.h"
+#include "daemon/configuration_keys.h"
 
 static char dir[] = "/tmp/hld-test-XXXXXX";
 static char path[64];
@@ -67,6 +68,39 @@ START_TEST(built_in_values_are_sound)
     ck_assert_int_eq(configuration_check(&config, "built-in", report, NULL), 0);
     ck_assert_str_eq(said, "");
     ck_assert_str_eq(config.backend, "auto");
+}
+END_TEST
+
+/* The example shows each setting once, with the value it has anyway. */
+START_TEST(the_example_shows_the_built_in_values)
+{
+    FILE *in = fopen(SOURCE_DIR "/contrib/hld.conf", "r");
+    FILE *out = fopen(path, "w");
+    struct configuration built_in;
+    char line[256];
+    unsigned int settings = 0;
+
+    ck_assert_ptr_nonnull(in);
+    while (fgets(line, sizeof(line), in)) {
+        bool commented = line[0] == '#' && line[1] >= 'a' && line[1] <= 'z';
+        /* Who there is differs between hosts. */
+        bool account = strncmp(line, "#socket_group", 13) == 0 ||
+                       strncmp(line, "#worker_user", 12) == 0 || strncmp(line, "#allow_", 7) == 0;
+
+        settings += commented;
+        fputs(line + (commented && !account), out);
+    }
+    fclose(in);
+    fclose(out);
+    ck_assert_uint_eq(settings, configuration_key_count);
+    said[0] = '\0';
+    setenv("RUNTIME_DIRECTORY", "/run/hld", 1);
+    setenv("STATE_DIRECTORY", "/var/lib/hld", 1);
+    configuration_init(&config);
+    built_in = config;
+    ck_assert_int_eq(configuration_load(&config, path, false, report, NULL), 0);
+    ck_assert_str_eq(said, "");
+    ck_assert_mem_eq(&config, &built_in, sizeof(config));
 }
 END_TEST
 
@@ -293,6 +327,7 @@ int main(void)
 
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, built_in_values_are_sound);
+    tcase_add_test(tc, the_example_shows_the_built_in_values);
     tcase_add_test(tc, every_kind_of_value);
     tcase_add_test(tc, mistakes_name_file_line_and_form);
     tcase_add_test(tc, all_mistakes_are_told);
