@@ -41,6 +41,32 @@ $(STARTUP_GUESTS): tests/guests/startup.c $(TEST_GUEST_INCLUDES) $(GUEST_PROGRAM
 	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static -DSTARTUP=$(@F) -o $@ \
 		$(top_srcdir)/tests/guests/startup.c guest/libhlguest.a
 
+# Two objects, in ways of compiling and linking that might lose or pad the function table.
+LIBRARY_FILES = tests/guests/library.c tests/guests/library_more.c
+LIBRARY_GUESTS = \
+	tests/guests/library \
+	tests/guests/library_lto \
+	tests/guests/library_plain \
+	tests/guests/library_sections
+library_CFLAGS = -O2
+library_lto_CFLAGS = -O2 -flto=auto
+library_plain_CFLAGS = -O0 -fno-pie -no-pie
+library_sections_CFLAGS = -O3 -fdata-sections -ffunction-sections -Wl,--gc-sections \
+	-fstack-protector-all -D_FORTIFY_SOURCE=2
+$(LIBRARY_GUESTS): $(LIBRARY_FILES) $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) $($(@F)_CFLAGS) -static -o $@ \
+		$(top_srcdir)/tests/guests/library.c $(top_srcdir)/tests/guests/library_more.c \
+		guest/libhlguest.a
+if HAVE_MUSL_GCC
+LIBRARY_MUSL_GUEST = tests/guests/library_musl
+tests/guests/library_musl: $(LIBRARY_FILES) $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(MUSL_GCC) $(TEST_GUEST_CFLAGS) -static -o $@ \
+		$(top_srcdir)/tests/guests/library.c $(top_srcdir)/tests/guests/library_more.c \
+		guest/libhlguest.a
+endif
+
 SINGLE_GUESTS = tests/guests/plain tests/guests/returns
 if HAVE_LIBPNG
 SINGLE_GUESTS += tests/guests/png
@@ -70,9 +96,9 @@ tests/guests/%_musl: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
 	@$(MKDIR_P) $(@D)
 	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static $< $(HLGUEST_FLAGS) -o $@
 
-EXTRA_DIST += $(HOSTILE_FILES) $(SECRETS_FILES) tests/guests/startup.c tests/guests/plain.c \
+EXTRA_DIST += $(LIBRARY_FILES) $(HOSTILE_FILES) $(SECRETS_FILES) tests/guests/startup.c tests/guests/plain.c \
 	tests/guests/returns.c tests/guests/png.c tests/guests/bare.S
-TEST_GUESTS = tests/guests/hostile $(SECRETS_GUESTS) tests/guests/bare $(STARTUP_GUESTS) \
+TEST_GUESTS = tests/guests/hostile $(LIBRARY_GUESTS) $(LIBRARY_MUSL_GUEST) $(SECRETS_GUESTS) tests/guests/bare $(STARTUP_GUESTS) \
 	$(SINGLE_GUESTS) $(VARIANT_GUESTS)
 check_DATA = $(TEST_GUESTS)
 CLEANFILES += $(TEST_GUESTS)
