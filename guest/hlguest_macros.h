@@ -30,16 +30,24 @@ _Static_assert(offsetof(struct hl_function_entry, name) == offsetof(struct hl_ab
                "ABI");
 
 /* The explicit alignment keeps compilers from choosing a larger one, which would leave gaps between
- * entries; used and retain keep them through optimisation and --gc-sections. */
+ * entries; used and retain keep them through optimisation and --gc-sections, no_reorder in the
+ * order of the source, which is the order that people see. */
 #ifdef __has_attribute
 #if __has_attribute(retain)
 #define HL_RETAIN_ , retain
+#endif
+#if __has_attribute(no_reorder)
+#define HL_ORDER_ , no_reorder
 #endif
 #endif
 #ifndef HL_RETAIN_
 #define HL_RETAIN_
 #endif
-#define HL_ENTRY_ATTRIBUTES_ __attribute__((section(HL_ABI_SECTION), used, aligned(8) HL_RETAIN_))
+#ifndef HL_ORDER_
+#define HL_ORDER_
+#endif
+#define HL_ENTRY_ATTRIBUTES_                                                                       \
+    __attribute__((section(HL_ABI_SECTION), used, aligned(8) HL_RETAIN_ HL_ORDER_))
 
 /* Type names to C types and ABI numbers. */
 #define HL_C_void   void
