@@ -94,3 +94,36 @@ tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
 tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+
+# process
+libhv_la_SOURCES += \
+	hv/nursery.c \
+	hv/nursery.h \
+	hv/process.c \
+	hv/process_audit.c \
+	hv/process_filter.c \
+	hv/process_machine.h \
+	hv/process_socket.c \
+	hv/process_socket.h \
+	hv/process_start.c \
+	hv/process_wire.h \
+	hv/process_zygote.c \
+	hv/process_zygote.h
+
+# what runs in a guest process: no libc, no constants, nothing that a compiler adds
+noinst_LTLIBRARIES += libhvguest.la
+libhvguest_la_SOURCES = hv/process_guest.c
+libhvguest_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
+libhv_la_LIBADD += libhvguest.la
+FREESTANDING_CFLAGS = -fPIC -ffreestanding -fno-sanitize=all -fno-stack-protector \
+	-U_FORTIFY_SOURCE -fno-tree-loop-distribute-patterns -fno-tree-vectorize \
+	-fno-jump-tables -mgeneral-regs-only -fno-asynchronous-unwind-tables
+
+check_PROGRAMS += tests/unit/test_process
+TESTS += tests/unit/test_process
+check_LTLIBRARIES += libprocessguests.la
+libprocessguests_la_SOURCES = tests/unit/process_guests.c tests/unit/process_guests.h
+libprocessguests_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
+tests_unit_test_process_SOURCES = tests/unit/test_process.c
+tests_unit_test_process_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_process_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
