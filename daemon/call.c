@@ -17,12 +17,13 @@
 #include <string.h>
 
 #include "daemon/answer.h"
+#include "daemon/arguments.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
 #include "daemon/pool.h"
 #include "daemon/shard.h"
+#include "daemon/share.h"
 #include "hv/timer.h"
-#include "proto/convert.h"
 
 bool call_may(enum call_state from, enum call_state to)
 {
@@ -231,10 +232,11 @@ static void run_slice(struct call *call, uint64_t now)
 }
 
 /* Gives the call's arguments to the instance and enters it. */
-static void start(struct call *call, size_t function, const struct hl_value *args, size_t nargs)
+static void start(struct call *call, const struct arguments *arguments)
 {
     struct hl_error err = HL_ERROR_INIT;
-    int r = instance_begin(call->pooled->inst, function, args, nargs, &err);
+    int r = instance_begin(call->pooled->inst, arguments->function, arguments->args,
+                           arguments->nargs, &err);
     uint64_t now;
 
     if (r < 0) {
@@ -250,35 +252,7 @@ static void start(struct call *call, size_t function, const struct hl_value *arg
         run_slice(call, now);
 }
 
-/* --- arguments ------------------------------------------------------------------------------ */
-
-struct prepared {
-    size_t function, nargs;
-    struct hl_value args[HL_MAX_PARAMS];
-};
-
-/* Everything that can be wrong with a request, found before an instance is touched. */
-static int prepare(const struct call *call, struct prepared *out, struct hl_error *err)
-{
-    const struct program *program = call->pool->program;
-    const Hl__V1__InvokeRequest *request = call->request;
-    int r = image_find_function(program->img, request->function, strlen(request->function));
-
-    if (r < 0)
-        return hl_error_set(err, -ENOENT, "image '%s' has no function '%s'", program->entry.name,
-                            request->function);
-    out->function = (size_t)r;
-    out->nargs = request->n_args;
-    if (request->n_args <= HL_MAX_PARAMS) {
-        for (size_t i = 0; i < request->n_args; i++) {
-            r = convert_from_proto(&out->args[i], request->args[i], err);
-            if (r < 0)
-                return hl_error_wrap(err, r, "argument %zu", i + 1);
-        }
-    }
-    return instance_check_args(program->img, out->function, snapshot_io_size(program->snap),
-                               out->args, out->nargs, err);
-}
+/* --- waiting -------------------------------------------------------------------------------- */
 
 static bool set_deadline(struct call *call)
 {
@@ -293,8 +267,6 @@ static bool set_deadline(struct call *call)
     call->deadline_ns = call->read_ns + ns;
     return hv_now_ns() < call->deadline_ns;
 }
-
-/* --- waiting -------------------------------------------------------------------------------- */
 
 /* Copies the request out of the read buffer and the shard's arena. */
 static int keep_request(struct call *call, const struct request *request)
@@ -374,9 +346,9 @@ static void wait_for_turn(struct call *call, const struct request *request)
 static void admit_waiting(struct call *call)
 {
     struct deadlines *deadlines = &call->shard->deadlines;
-    struct prepared prepared;
+    struct arguments arguments;
     struct hl_error err = HL_ERROR_INIT;
-    int r = prepare(call, &prepared, &err);
+    int r = arguments_decode(&arguments, call->pool->program, call->request, &err);
 
     if (r < 0) {
         end_error(call, r, &err);
@@ -433,7 +405,7 @@ bool calls_run_suspended(struct shard *shard)
 static void start_next(struct pool *pool, struct pooled *p)
 {
     struct call *call = LIST_ENTRY(pool->waiting.next, struct call, link);
-    struct prepared prepared;
+    struct arguments arguments;
     struct hl_error err = HL_ERROR_INIT;
     int r;
 
@@ -442,11 +414,11 @@ static void start_next(struct pool *pool, struct pooled *p)
     move(call, CALL_RUNNING);
     if (!list_empty(&pool->waiting))
         pool_set_pending(pool);
-    r = prepare(call, &prepared, &err);
+    r = arguments_decode(&arguments, call->pool->program, call->request, &err);
     if (r < 0)
         end_error(call, r, &err);
     else
-        start(call, prepared.function, prepared.args, prepared.nargs);
+        start(call, &arguments);
 }
 
 bool calls_start_waiting(struct shard *shard)
@@ -467,7 +439,7 @@ bool calls_start_waiting(struct shard *shard)
     }
     r = pool_take(pool, &p, &err);
     if (r == -EAGAIN) {
-        pool_set_starved(pool);
+        share_starve(pool);
         r = pool_take(pool, &p, &err); /* what was given back before others could know */
         if (r == -EAGAIN)
             return true;
@@ -536,7 +508,7 @@ static struct call *call_new(const struct request *request, const Hl__V1__Invoke
 static void admit(struct call *call, const struct request *request)
 {
     struct pool *pool = call->pool;
-    struct prepared prepared;
+    struct arguments arguments;
     struct hl_error err = HL_ERROR_INIT;
     int r;
 
@@ -548,7 +520,7 @@ static void admit(struct call *call, const struct request *request)
         wait_for_turn(call, request);
         return;
     }
-    r = prepare(call, &prepared, &err);
+    r = arguments_decode(&arguments, call->pool->program, call->request, &err);
     if (r < 0) {
         end_error(call, r, &err);
         return;
@@ -556,7 +528,7 @@ static void admit(struct call *call, const struct request *request)
     atomic_fetch_add_explicit(&pool->program->calls, 1, memory_order_relaxed);
     r = list_empty(&pool->waiting) ? pool_take(pool, &call->pooled, &err) : -EAGAIN;
     if (r == 0) {
-        start(call, prepared.function, prepared.args, prepared.nargs);
+        start(call, &arguments);
     } else if (r == -EAGAIN) {
         bool first = list_empty(&pool->waiting);
 
@@ -568,35 +540,14 @@ static void admit(struct call *call, const struct request *request)
     }
 }
 
-static const Hl__V1__InvokeRequest *decode(const struct request *request)
+void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message)
 {
-    struct arena *arena = &request->conn->shard->arena;
-    ProtobufCMessage *message;
+    struct shard *shard = request->conn->shard;
+    struct call *call = call_new(request, message);
 
-    arena_reset(arena);
-    if (arena_unpack(arena, &hl__v1__invoke_request__descriptor, request->payload, request->len,
-                     &message) < 0)
-        return NULL;
-    return (const Hl__V1__InvokeRequest *)message;
-}
-
-void call_invoke(const struct request *request)
-{
-    struct conn *conn = request->conn;
-    struct shard *shard = conn->shard;
-    const Hl__V1__InvokeRequest *message = decode(request);
-    struct call *call;
-
-    stats_add(&shard->stats, STAT_CALLS, 1);
-    if (!message) {
-        stats_add(&shard->stats, STAT_OTHER_ERRORS, 1);
-        conn_send_status(conn, request->stream, HL_STATUS_INVALID_ARGUMENT,
-                         "malformed InvokeRequest");
-        return;
-    }
-    call = call_new(request, message);
     if (!call) {
-        conn_send_status(conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
+        conn_send_status(request->conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                         "out of memory");
         return;
     }
     if (shard->draining) {
@@ -617,30 +568,16 @@ void call_invoke(const struct request *request)
     admit(call, request);
 }
 
-void call_cancel(const struct request *request)
+bool call_cancel(struct conn *conn, uint64_t call_id)
 {
-    struct conn *conn = request->conn;
-    Hl__V1__CancelResponse response = HL__V1__CANCEL_RESPONSE__INIT;
-    ProtobufCMessage *message;
-    uint64_t id;
-
-    arena_reset(&conn->shard->arena);
-    if (arena_unpack(&conn->shard->arena, &hl__v1__cancel_request__descriptor, request->payload,
-                     request->len, &message) < 0) {
-        conn_send_status(conn, request->stream, HL_STATUS_INVALID_ARGUMENT,
-                         "malformed CancelRequest");
-        return;
-    }
-    id = ((Hl__V1__CancelRequest *)message)->call_id;
     LIST_FOREACH(l, &conn->calls)
     {
         struct call *call = LIST_ENTRY(l, struct call, conn_link);
 
-        if (id == 0 || call->call_id != id)
-            continue;
-        response.found = true;
-        end_with(call, STAT_CANCELLED, HL_STATUS_CANCELLED, "cancelled by its client");
-        break;
+        if (call_id != 0 && call->call_id == call_id) {
+            end_with(call, STAT_CANCELLED, HL_STATUS_CANCELLED, "cancelled by its client");
+            return true;
+        }
     }
-    conn_send_message(conn, request->stream, &response.base);
+    return false;
 }

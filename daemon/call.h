@@ -62,9 +62,11 @@ struct call {
     struct charge kept_charge;
 };
 
-/* Functions.Invoke and Functions.Cancel. */
-void call_invoke(const struct request *request);
-void call_cancel(const struct request *request);
+/* Functions.Invoke: answers it, now or later. message: in the shard's arena. */
+void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message);
+
+/* Returns: whether the connection had such a call; it is answered CANCELLED. */
+bool call_cancel(struct conn *conn, uint64_t call_id);
 
 /* Its client is gone: stops it where it is, without an answer. */
 void call_abandon(struct call *call);

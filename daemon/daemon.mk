@@ -83,6 +83,8 @@ noinst_LTLIBRARIES += libengine.la
 libengine_la_SOURCES = \
 	daemon/answer.c \
 	daemon/answer.h \
+	daemon/arguments.c \
+	daemon/arguments.h \
 	daemon/budget.c \
 	daemon/budget.h \
 	daemon/call.c \
@@ -104,17 +106,22 @@ libengine_la_SOURCES = \
 	daemon/mailbox.h \
 	daemon/pool.c \
 	daemon/pool.h \
+	daemon/pooled.c \
+	daemon/pooled.h \
 	daemon/program.c \
 	daemon/program.h \
 	daemon/seccomp.c \
 	daemon/service.c \
 	daemon/service.h \
 	daemon/service_daemon.c \
+	daemon/service_functions.c \
 	daemon/service_images.c \
 	daemon/settings.c \
 	daemon/settings.h \
 	daemon/shard.c \
 	daemon/shard.h \
+	daemon/share.c \
+	daemon/share.h \
 	daemon/stats.c \
 	daemon/stats.h \
 	daemon/upload.c \
@@ -149,3 +156,21 @@ tests_unit_test_engine_SOURCES = \
 	tests/unit/test_engine.c
 tests_unit_test_engine_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_engine_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_conn
+TESTS += tests/unit/test_conn
+tests_unit_test_conn_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_conn.c
+tests_unit_test_conn_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_conn_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_pool
+TESTS += tests/unit/test_pool
+tests_unit_test_pool_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_pool.c
+tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)

@@ -14,11 +14,9 @@
 
 #include "base/error.h"
 #include "base/list.h"
-#include "daemon/budget.h"
 #include "daemon/images.h"
-#include "daemon/mailbox.h"
+#include "daemon/pooled.h"
 #include "daemon/program.h"
-#include "hv/instance.h"
 
 struct call;
 struct shard;
@@ -37,18 +35,6 @@ struct pool {
     struct list idle;   /* instances, last used first */
     unsigned int busy;  /* instances with a call; the pool stays while there are any */
     unsigned int turns; /* calls served in a row while another shard wanted an instance */
-};
-
-/* An instance and what the engine knows of it. */
-struct pooled {
-    struct mail mail;     /* on its way to another shard */
-    struct list link;     /* of pool->idle */
-    struct list lru_link; /* of shard->idle_instances */
-    struct instance *inst;
-    struct pool *pool; /* while a shard owns it */
-    struct program *program;
-    uint64_t bound_ns, calls, pages_reset;
-    struct charge vm, memory;
 };
 
 struct pool *pool_find(struct shard *shard, const char *name);
@@ -73,9 +59,8 @@ void pool_give_back(struct pooled *p);
 /* After a fault, a deadline, or a call cut off. */
 void pool_destroy(struct pooled *p);
 
-/* There are calls waiting: finds out whether they have to starve. */
+/* There are calls waiting: the shard tries to start the next in its turn. */
 void pool_set_pending(struct pool *pool);
-void pool_set_starved(struct pool *pool);
 void pool_unlist(struct pool *pool); /* nothing waits any more */
 
 /* Nothing else to do: one more warm instance or one more shell, where fewer stand ready than the

@@ -5,7 +5,6 @@
 
 #include "daemon/service.h"
 
-#include "daemon/call.h"
 #include "daemon/conn.h"
 #include "daemon/shard.h"
 #include "proto/service.h"
@@ -17,12 +16,6 @@ static const struct {
     {SERVICE_FUNCTIONS, service_functions},
     {SERVICE_IMAGES, service_images},
     {SERVICE_DAEMON, service_daemon},
-};
-
-const struct service_method service_functions[] = {
-    {"Invoke", call_invoke},
-    {"Cancel", call_cancel},
-    {NULL, NULL},
 };
 
 static const struct service_method *find_method(const struct envelope_request *envelope)

@@ -27,6 +27,16 @@
 
 #define PATIENCE_MS 20000
 
+#ifdef __SANITIZE_THREAD__
+/* ThreadSanitizer does not see libuv, which it is not built into, close a descriptor, and takes the
+ * number's next use for a race. */
+const char *__tsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
+{
+    return "race:rig_connect\n";
+}
+#endif
+
 void rig_settings(struct settings *settings)
 {
     Hl__Control__Settings none = HL__CONTROL__SETTINGS__INIT;
@@ -142,12 +152,10 @@ static void *front(void *opaque)
             return NULL;
         to_front = (Hl__Control__ToFront *)message;
         pthread_mutex_lock(&rig->lock);
-        if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_READY)
-            rig->ready = true;
-        else if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE) {
+        if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE) {
             rig->idle_connections = to_front->idle->connections;
             rig->idle_received = to_front->idle->received;
-        } else {
+        } else if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_REQUEST) {
             serve_request(rig, to_front->request, fd);
         }
         pthread_mutex_unlock(&rig->lock);
@@ -236,6 +244,25 @@ void rig_invalidate(struct rig *rig, const char *name)
     invalidate.name = (char *)name;
     message.kind_case = HL__CONTROL__TO_WORKER__KIND_INVALIDATE;
     message.invalidate = &invalidate;
+    to_worker(rig, &message, -1);
+}
+
+void rig_reload(struct rig *rig, const struct settings *settings)
+{
+    Hl__Control__ToWorker message = HL__CONTROL__TO_WORKER__INIT;
+    Hl__Control__Settings reload = HL__CONTROL__SETTINGS__INIT;
+    Hl__Control__LimitSet defaults, maxima;
+
+    limits_to_control(&defaults, &settings->defaults);
+    limits_to_control(&maxima, &settings->maxima);
+    reload.backend = (char *)settings->backend;
+    reload.quantum_ns = settings->quantum_ns;
+    reload.max_deadline_ns = settings->max_deadline_ns;
+    reload.max_vms = settings->max_vms;
+    reload.defaults = &defaults;
+    reload.maxima = &maxima;
+    message.kind_case = HL__CONTROL__TO_WORKER__KIND_RELOAD;
+    message.reload = &reload;
     to_worker(rig, &message, -1);
 }
 

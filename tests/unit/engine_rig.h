@@ -38,11 +38,12 @@ struct rig {
     pthread_mutex_t lock; /* for what follows */
     struct rig_image images[16];
     size_t nimages;
-    unsigned int resolves, registers;
-    bool ready, silent; /* silent: requests get no reply */
     uint32_t idle_connections;
     uint64_t idle_received;
-    int refuse; /* status for the next requests, 0: serve them */
+
+    atomic_uint resolves, registers; /* requests so far */
+    atomic_bool silent;              /* requests get no reply */
+    atomic_int refuse;               /* status for the next requests, 0: serve them */
 };
 
 /* Settings that tests change before rig_start. */

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_POOLED_H
+#define HL_DAEMON_POOLED_H
+
+/*
+ * Instances as the engine holds them, and the shells they are made from: charged while they exist,
+ * idle or not. Owned by one shard's thread at a time.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "daemon/budget.h"
+#include "daemon/mailbox.h"
+#include "hv/instance.h"
+
+struct pool;
+struct program;
+struct shard;
+
+struct pooled {
+    struct mail mail;     /* on its way to another shard */
+    struct list link;     /* of pool->idle */
+    struct list lru_link; /* of shard->idle_instances */
+    struct instance *inst;
+    struct pool *pool; /* while a shard owns it */
+    struct program *program;
+    uint64_t bound_ns, calls, pages_reset;
+    struct charge vm, memory;
+};
+
+/* Returns: 0; -EAGAIN when a bound is reached, with everything idle of this shard given back that
+ * could make room; another negative errno when no instance can be made. */
+int pooled_new(struct pool *pool, struct pooled **out, struct hl_error *err);
+
+/* It is in no list. Tells shards that wait for what it held. */
+void pooled_free(struct shard *shard, struct pooled *p);
+
+void pooled_keep(struct pool *pool, struct pooled *p); /* idle from now on */
+void pooled_forget(struct pooled *p);                  /* idle no longer */
+
+/* Destroys the least useful idle thing of the shard; spare's instances are not touched, nor those
+ * that calls wait for. Returns: whether there was one. */
+bool pooled_evict(struct shard *shard, const struct pool *spare);
+
+/* One more shell on the thread pool, if the settings want more ready. Returns: whether it began. */
+bool pooled_make_shell(struct shard *shard);
+void pooled_drop_shells(struct shard *shard);
+
+#endif

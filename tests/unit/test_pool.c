@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instances: kept, evicted, replaced, made ahead, and shared out between shards. The engine puts a
+ * new connection on the shard with the fewest, so of two connections each has a shard of its own.
+ */
+#include "config.h"
+
+#include <check.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tests/fake/fake.h"
+#include "tests/unit/engine_rig.h"
+
+static struct rig rig;
+static struct settings settings;
+static struct limits limits;
+
+static const struct rig_call nothing = {.function = "nothing"};
+
+static void prepare(void)
+{
+    rig_settings(&settings);
+    limits = rig_limits();
+}
+
+static void start(void)
+{
+    rig_start(&rig, &settings, 0);
+    rig_add(&rig, "test", &limits);
+    rig_add(&rig, "other", &limits);
+}
+
+static int call_image(int fd, uint32_t stream, const char *image)
+{
+    return rig_call(fd, stream, &(struct rig_call){.image = image, .function = "nothing"});
+}
+
+/* Waits until the machines there are number n: what is made or destroyed behind the reply. */
+static void wait_machines(int n)
+{
+    for (int i = 0; i < 2000 && fake_machines() != n; i++)
+        usleep(2000);
+    ck_assert_int_eq(fake_machines(), n);
+}
+
+START_TEST(test_least_recently_used)
+{
+    int fd;
+
+    settings.max_vms = 2;
+    start();
+    rig_add(&rig, "third", &limits);
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(fd, 1, "test"), 0);
+    ck_assert_int_eq(call_image(fd, 3, "other"), 0);
+    ck_assert_int_eq(call_image(fd, 5, "test"), 0);
+    ck_assert_int_eq(call_image(fd, 7, "third"), 0); /* takes the place of "other" */
+    ck_assert_uint_eq(rig_counter(fd, 9, "instances_made"), 3);
+    ck_assert_int_eq(call_image(fd, 11, "test"), 0);
+    ck_assert_uint_eq(rig_counter(fd, 13, "instances_made"), 3);
+    ck_assert_int_eq(call_image(fd, 15, "other"), 0);
+    ck_assert_uint_eq(rig_counter(fd, 17, "instances_made"), 4);
+    ck_assert_int_eq(fake_machines(), 2);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* The second image waits until the first one's call is over. */
+START_TEST(test_budget_waits)
+{
+    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 50};
+    struct rig_response response;
+    int fd;
+
+    settings.max_vms = 1;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(fd, 1, "test"), 0);
+    ck_assert_int_eq(call_image(fd, 3, "other"), 0);
+    rig_invoke(fd, 5, &slow);
+    rig_invoke(fd, 7, &(struct rig_call){.image = "other", .function = "nothing"});
+    for (uint32_t stream = 5; stream <= 7; stream += 2) {
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_uint_eq(response.stream, stream);
+        ck_assert_int_eq(response.envelope.code, 0);
+        rig_response_free(&response);
+    }
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_replaced_and_minimum)
+{
+    int fd;
+
+    limits.min_instances = 3;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    wait_machines(3);
+    ck_assert_int_eq(rig_call(fd, 3, &(struct rig_call){.function = "fault"}), HL_STATUS_ABORTED);
+    wait_machines(3);
+    ck_assert_uint_eq(rig_counter(fd, 5, "instances_made"), 4);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_shells)
+{
+    int fd;
+
+    settings.shells = 2;
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(fd, 1, "test"), 0);
+    wait_machines(3);
+    ck_assert_int_eq(call_image(fd, 3, "other"), 0); /* on a shell */
+    wait_machines(4);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_invalidated_instances_go)
+{
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(fd, 1, "test"), 0);
+    ck_assert_int_eq(fake_machines(), 1);
+    rig_invalidate(&rig, "test");
+    wait_machines(0);
+    ck_assert_int_eq(call_image(fd, 3, "test"), 0);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_reload)
+{
+    struct rig_response response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    settings.max_deadline_ns = 20 * MS;
+    rig_reload(&rig, &settings);
+    for (uint32_t stream = 3;; stream += 2) { /* until it has arrived */
+        const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 60};
+        int code;
+
+        rig_invoke(fd, stream, &slow);
+        ck_assert(rig_receive(fd, &response));
+        code = response.envelope.code;
+        rig_response_free(&response);
+        if (code == HL_STATUS_DEADLINE_EXCEEDED)
+            break;
+        ck_assert_int_eq(code, 0);
+    }
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- two shards ----------------------------------------------------------------------------- */
+
+#define CLIENTS 4
+
+struct client {
+    pthread_t thread;
+    int fd, calls;
+    const char *image;
+    int failed; /* the first status that was not OK */
+};
+
+static void *call_often(void *opaque)
+{
+    struct client *client = opaque;
+
+    for (int i = 0; i < client->calls && client->failed == 0; i++) {
+        struct rig_call call = {.image = client->image, .function = "nothing"};
+
+        if (i % 16 == 7)
+            call = (struct rig_call){
+                .image = client->image, .function = "delay", .kind = ARG_U32, .u32 = 3};
+        client->failed = rig_call(client->fd, 2 * (uint32_t)i + 1, &call);
+    }
+    return NULL;
+}
+
+static void run_clients(unsigned int shards, const char *const images[CLIENTS])
+{
+    struct client clients[CLIENTS] = {0};
+
+    settings.shards = shards;
+    start();
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i].fd = rig_connect(&rig);
+        clients[i].calls = 200;
+        clients[i].image = images[i];
+    }
+    for (int i = 0; i < CLIENTS; i++)
+        pthread_create(&clients[i].thread, NULL, call_often, &clients[i]);
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        ck_assert_int_eq(clients[i].failed, 0);
+    }
+    ck_assert_uint_eq(rig_counter(clients[0].fd, 100001, "ok"), 200 * CLIENTS);
+    for (int i = 0; i < CLIENTS; i++)
+        close(clients[i].fd);
+    rig_stop(&rig);
+}
+
+static const char *const same[CLIENTS] = {"test", "test", "test", "test"};
+static const char *const mixed[CLIENTS] = {"test", "other", "other", "test"};
+
+START_TEST(test_two_shards)
+{
+    run_clients(2, mixed);
+}
+END_TEST
+
+/* One instance for both shards: it is handed back and forth. */
+START_TEST(test_one_instance)
+{
+    limits.max_instances = 1;
+    run_clients(2, same);
+}
+END_TEST
+
+/* One VM for both shards and two images. */
+START_TEST(test_one_vm)
+{
+    settings.max_vms = 1;
+    run_clients(2, mixed);
+}
+END_TEST
+
+START_TEST(test_more_shards)
+{
+    settings.max_vms = 3;
+    settings.shells = 1;
+    limits.max_instances = 2;
+    run_clients(4, mixed);
+}
+END_TEST
+
+/* What lies idle on one shard serves a call on another, although nothing ends there. */
+START_TEST(test_idle_instance_moves)
+{
+    int fd, other;
+
+    settings.shards = 2;
+    limits.max_instances = 1;
+    start();
+    fd = rig_connect(&rig);
+    other = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    ck_assert_int_eq(rig_call(other, 1, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 3, "instances_made"), 1);
+    ck_assert_uint_eq(rig_counter(fd, 5, "instances_moved"), 1);
+    close(fd);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_drain_two_shards)
+{
+    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 100};
+    struct rig_response response;
+    int fds[4];
+
+    settings.shards = 2;
+    start();
+    for (int i = 0; i < 4; i++) {
+        fds[i] = rig_connect(&rig);
+        ck_assert_int_eq(rig_call(fds[i], 1, &nothing), 0);
+        rig_invoke(fds[i], 3, &slow);
+    }
+    for (int i = 0; i < 100 && rig_counter(fds[0], 5 + 2 * (uint32_t)i, "calls") < 8; i++)
+        usleep(100);
+    rig_drain(&rig, 10000 * MS);
+    rig.drained = true;
+    for (int i = 0; i < 4; i++) {
+        ck_assert(rig_receive(fds[i], &response));
+        ck_assert_int_eq(response.envelope.code, 0);
+        rig_response_free(&response);
+        ck_assert(rig_closed(fds[i]));
+        close(fds[i]);
+    }
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Drained before anything was served, and while a program is being resolved. */
+START_TEST(test_drain_early)
+{
+    int fd;
+
+    settings.shards = 2;
+    start();
+    rig.silent = _i == 1;
+    fd = rig_connect(&rig);
+    rig_invoke(fd, 1, &nothing);
+    rig_drain(&rig, 100 * MS);
+    rig.drained = true;
+    rig_stop(&rig);
+    close(fd);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool");
+    TCase *tc = tcase_create("pool");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tc, 180);
+    tcase_add_checked_fixture(tc, prepare, NULL);
+    tcase_add_test(tc, test_least_recently_used);
+    tcase_add_test(tc, test_budget_waits);
+    tcase_add_test(tc, test_replaced_and_minimum);
+    tcase_add_test(tc, test_shells);
+    tcase_add_test(tc, test_invalidated_instances_go);
+    tcase_add_test(tc, test_reload);
+    tcase_add_test(tc, test_two_shards);
+    tcase_add_test(tc, test_one_instance);
+    tcase_add_test(tc, test_one_vm);
+    tcase_add_test(tc, test_more_shards);
+    tcase_add_test(tc, test_idle_instance_moves);
+    tcase_add_test(tc, test_drain_two_shards);
+    tcase_add_loop_test(tc, test_drain_early, 0, 2);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
