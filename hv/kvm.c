@@ -359,7 +359,7 @@ static void decode(struct hv_machine *m, struct hv_exit *exit)
     const struct kvm_run *run = m->run;
 
     memset(exit, 0, sizeof(*exit));
-    if (run->s.regs.events.exception.pending)
+    if (run->s.regs.events.exception.pending || run->s.regs.events.exception.injected)
         m->debug_touched = true;
     if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT ||
         run->io.size != 1 || run->io.count != 1)

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "hv/kvm_machine.h"
+
 struct hv_host *test_host;
 uint64_t test_slot = GUEST_SLOT;
 
@@ -67,6 +69,8 @@ struct snapshot *test_snapshot(const uint8_t *code, const uint8_t *end,
         draft.regs.rsp = GUEST_STACK;
     ck_assert_msg(hv.populate(test_host, draft.memory, draft.prot, draft.npages, &err) == 0, "%s",
                   err.text);
+    if (options->no_idt)
+        memset(draft.memory + KVM_IDT_ADDR, 0, HL_ABI_PAGE_SIZE);
     ck_assert_msg(snapshot_draft_seal(&snap, &draft, &err) == 0, "%s", err.text);
     return snap;
 }

@@ -37,6 +37,7 @@ struct guest_options {
     enum hv_prot data_prot; /* 0: READ | WRITE */
     uint64_t scatter;       /* number of lone read-only pages among the data */
     struct hv_regs regs;    /* rip and rsp are filled in when 0 */
+    bool no_idt;            /* damages the machine: its first fault is its end */
 };
 
 extern struct hv_host *test_host;

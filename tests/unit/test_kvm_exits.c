@@ -111,6 +111,23 @@ START_TEST(test_own_out)
 }
 END_TEST
 
+GUEST(triple, "ud2");
+
+/* A machine that dies is told from a guest that faults. */
+START_TEST(test_died)
+{
+    struct guest_options options = {.no_idt = true};
+    struct snapshot *snap = test_snapshot(guest_triple, guest_triple_end, &options);
+    struct hv_machine *m = test_machine(snap);
+    struct hv_exit exit = test_run(m);
+
+    ck_assert_int_eq(exit.kind, HV_EXIT_FAULT);
+    ck_assert_uint_eq(exit.fault.vector, HV_VECTOR_DIED);
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
 #define WILD "mov $0x800000000000, %rax\n"
 
 GUEST(de, "xor %ecx, %ecx; xor %edx, %edx; mov $1, %eax; 1: div %ecx");
@@ -525,6 +542,7 @@ int main(void)
     tcase_add_test(tc, test_hypercall);
     tcase_add_test(tc, test_syscall);
     tcase_add_test(tc, test_own_out);
+    tcase_add_test(tc, test_died);
     tcase_add_loop_test(tc, test_fault, 0, sizeof(faults) / sizeof(faults[0]));
     tcase_add_loop_test(tc, test_privileged, 0, sizeof(privileged) / sizeof(privileged[0]));
     tcase_add_test(tc, test_ports);
