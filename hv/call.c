@@ -139,14 +139,18 @@ static bool in_window(uint64_t offset, uint64_t len, uint64_t io_size)
     return offset <= io_size && len <= io_size - offset;
 }
 
-/* Integers must be extended to 64 bits as their type says, a bool 0 or 1. */
-static int check_bits(enum hl_type type, uint64_t bits, struct hl_error *err)
+/* Integers must be extended to 64 bits as their type says, a bool 0 or 1, and nothing be counted.
+ */
+static int check_bits(enum hl_type type, uint64_t bits, uint32_t len, struct hl_error *err)
 {
     bool good = true;
 
+    if (len != 0)
+        return hl_error_set(err, -EPROTO, "its result is %s but has a length of %u",
+                            type_shown(type), len);
     if (type == HL_TYPE_I32)
         good = (uint64_t)(int64_t)(int32_t)bits == bits;
-    else if (type == HL_TYPE_U32)
+    else if (type == HL_TYPE_U32 || type == HL_TYPE_F32)
         good = bits <= UINT32_MAX;
     else if (type == HL_TYPE_BOOL)
         good = bits <= 1;
@@ -189,7 +193,7 @@ int call_read_result(const struct image_function *fn, const uint8_t *window, uin
         return hl_error_set(err, -EPROTO, "%s returned type %u instead of %s", fn->name,
                             value->type, type_shown(fn->sig.ret));
     if (!is_counted(fn->sig.ret))
-        return check_bits(fn->sig.ret, value->bits, err);
+        return check_bits(fn->sig.ret, value->bits, value->len, err);
     if (!in_window(value->bits, value->len, io_size))
         return hl_error_set(err, -EPROTO,
                             "its result of %u bytes at offset 0x%" PRIx64

@@ -76,12 +76,16 @@ libhvfake_la_SOURCES = \
 	tests/fake/guest.c
 
 HV_UNIT_TESTS = \
+	tests/unit/test_call \
 	tests/unit/test_image \
 	tests/unit/test_instance \
 	tests/unit/test_snapshot \
 	tests/unit/test_syscall
 check_PROGRAMS += $(HV_UNIT_TESTS)
 TESTS += $(HV_UNIT_TESTS)
+tests_unit_test_call_SOURCES = tests/unit/test_call.c
+tests_unit_test_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_call_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c
 tests_unit_test_image_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)

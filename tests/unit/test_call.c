@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arguments into the window and each field of a result out of it, at the edges of what is allowed.
+ */
+#include "config.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hv/call.h"
+
+#define IO_SIZE 65536u
+
+static uint8_t window[IO_SIZE] __attribute__((aligned(8)));
+
+/* What a window with this result at offset 64 gives. */
+static int read_back(enum hl_type ret, const struct hl_abi_result *result, struct hl_value *value,
+                     void **storage, struct hl_error *err)
+{
+    struct image_function fn = {.name = "f", .sig = {.ret = ret}};
+    struct hl_abi_result copy;
+    int rc;
+
+    *storage = NULL;
+    memcpy(window + 64, result, sizeof(*result));
+    rc = call_read_result(&fn, window, IO_SIZE, 64, &copy, err);
+    return rc < 0 ? rc : call_take_value(&copy, window, value, storage, err);
+}
+
+START_TEST(result_fields)
+{
+    static const struct {
+        enum hl_type ret;
+        struct hl_abi_result result;
+        const char *reason; /* NULL: it is fine */
+    } cases[] = {
+        {HL_TYPE_I32, {.value = {HL_ABI_I32, 0, UINT64_MAX}}, NULL},
+        {HL_TYPE_I32, {.value = {HL_ABI_I32, 0, 0xffffffff}}, "no i32"},
+        {HL_TYPE_U32, {.value = {HL_ABI_U32, 0, 0xffffffff}}, NULL},
+        {HL_TYPE_U32, {.value = {HL_ABI_U32, 0, 1ull << 32}}, "no u32"},
+        {HL_TYPE_F32, {.value = {HL_ABI_F32, 0, 1ull << 32}}, "no f32"},
+        {HL_TYPE_BOOL, {.value = {HL_ABI_BOOL, 0, 2}}, "no bool"},
+        {HL_TYPE_BOOL, {.value = {HL_ABI_BOOL, 1, 1}}, "length"},
+        {HL_TYPE_VOID, {.value = {HL_ABI_VOID, 0, 7}}, NULL},
+        {HL_TYPE_VOID, {.value = {HL_ABI_VOID, 7, 0}}, "length"},
+        {HL_TYPE_BYTES, {.value = {HL_ABI_BYTES, IO_SIZE, 0}}, NULL},
+        {HL_TYPE_BYTES, {.value = {HL_ABI_BYTES, 1, IO_SIZE}}, "outside"},
+        {HL_TYPE_BYTES, {.value = {HL_ABI_BYTES, 0, IO_SIZE}}, NULL},
+        {HL_TYPE_BYTES, {.value = {HL_ABI_STRING, 0, 0}}, "returned type"},
+        {HL_TYPE_BYTES, {.error = 1, .code = -1}, NULL},
+        {HL_TYPE_BYTES, {.error = 1, .text = IO_SIZE - 3, .text_len = 4}, "outside"},
+        {HL_TYPE_BYTES, {.error = 1, .text_len = HL_ABI_LOG_MAX + 1}, "error text has 4097"},
+        {HL_TYPE_BYTES, {.error = 1, .text = UINT64_MAX, .text_len = 2}, "outside"},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct hl_abi_result result = cases[i].result;
+        struct hl_error err = HL_ERROR_INIT;
+        struct hl_value value;
+        void *storage;
+        int rc;
+
+        result.magic = HL_ABI_RESULT_MAGIC;
+        rc = read_back(cases[i].ret, &result, &value, &storage, &err);
+        ck_assert_msg(rc == (cases[i].reason ? -EPROTO : 0), "case %zu: %d", i, rc);
+        if (cases[i].reason)
+            ck_assert_msg(strstr(err.text, cases[i].reason), "case %zu: %s", i, err.text);
+        free(storage);
+    }
+}
+END_TEST
+
+START_TEST(result_places)
+{
+    static const uint64_t bad[] = {4,        IO_SIZE - 32,   IO_SIZE,        IO_SIZE + 8,
+                                   1u << 31, UINT64_MAX - 7, UINT64_MAX - 39};
+    struct image_function fn = {.name = "f", .sig = {.ret = HL_TYPE_VOID}};
+    struct hl_abi_result result = {.magic = HL_ABI_RESULT_MAGIC}, copy;
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        ck_assert_int_eq(call_read_result(&fn, window, IO_SIZE, bad[i], &copy, NULL), -EPROTO);
+    memcpy(window + IO_SIZE - sizeof(result), &result, sizeof(result));
+    ck_assert_int_eq(call_read_result(&fn, window, IO_SIZE, IO_SIZE - 40, &copy, NULL), 0);
+}
+END_TEST
+
+START_TEST(a_call_as_written)
+{
+    const struct image_function fn = {
+        .name = "f",
+        .sig = {.ret = HL_TYPE_VOID,
+                .nparams = 4,
+                .params = {HL_TYPE_I32, HL_TYPE_STRING, HL_TYPE_F32, HL_TYPE_BYTES}}};
+    const struct hl_value args[] = {
+        {.type = HL_TYPE_I32, .i32 = -2},
+        {.type = HL_TYPE_STRING, .bytes = {"abc", 3}},
+        {.type = HL_TYPE_F32, .f32 = 1.0f},
+        {.type = HL_TYPE_BYTES, .bytes = {"0123456789", 10}},
+    };
+    struct hl_abi_value values[4];
+    struct hl_abi_call header;
+    uint32_t size;
+
+    memset(window, 0, sizeof(window));
+    ck_assert_int_eq(call_check(&fn, IO_SIZE, args, 4, &size, NULL), 0);
+    call_write(window, 7, args, 4, size);
+    memcpy(&header, window, sizeof(header));
+    memcpy(values, window + sizeof(header), sizeof(values));
+    ck_assert_uint_eq(header.magic, HL_ABI_CALL_MAGIC);
+    ck_assert_uint_eq(header.function, 7);
+    ck_assert_uint_eq(header.nargs, 4);
+    ck_assert_uint_eq(header.size, 16 + 4 * 16 + 8 + 10);
+    ck_assert_uint_eq(size, header.size);
+    ck_assert_uint_eq(values[0].bits, (uint64_t)-2);
+    ck_assert_uint_eq(values[1].bits, 80);
+    ck_assert_uint_eq(values[1].len, 3);
+    ck_assert_uint_eq(values[2].bits, 0x3f800000);
+    ck_assert_uint_eq(values[3].bits, 88);
+    ck_assert_int_eq(memcmp(window + 80,
+                            "abc\0\0\0\0\0"
+                            "0123456789\0",
+                            19),
+                     0);
+    /* The largest window that does not hold it, and the smallest that does. */
+    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM - 1, args, 4, &size, NULL),
+                     -EMSGSIZE);
+    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM, args, 4, &size, NULL), 0);
+    ck_assert_int_eq(call_check(&fn, 8, args, 4, &size, NULL), -EMSGSIZE);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("call");
+    TCase *tc = tcase_create("call");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_test(tc, result_fields);
+    tcase_add_test(tc, result_places);
+    tcase_add_test(tc, a_call_as_written);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
