@@ -174,3 +174,9 @@ tests_unit_test_pool_SOURCES = \
 	tests/unit/test_pool.c
 tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
+
+# Front, worker and nursery are one program: main chooses.
+sbin_PROGRAMS += hld
+hld_SOURCES = daemon/main.c
+hld_CFLAGS = $(AM_CFLAGS) $(SODIUM_CFLAGS) $(SYSTEMD_CFLAGS)
+hld_LDADD = libfront.la libengine.la libhv.la
