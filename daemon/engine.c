@@ -145,6 +145,7 @@ void engine_connection(struct engine *engine, int fd)
         return;
     }
     atomic_fetch_add(&engine->connections, 1);
+    control_link_idle(engine->control); /* it is ours from here: the front must not pass it on */
     if (atomic_load(&engine->connections) > first->settings.max_connections ||
         shard_post_connection(least_loaded(engine), fd) < 0) {
         stats_add(&first->stats, STAT_CONNECTIONS_REFUSED, 1);

@@ -15,7 +15,7 @@
 #include "daemon/registry.h"
 
 #define WORKER_REQUESTS_MAX 16u   /* of one worker under way; more wait in its channel */
-#define WORKER_QUEUE_MAX    1024u /* packets for a worker that does not read */
+#define WORKER_QUEUE_MAX    1024u /* packets, and connections, that a worker has not taken yet */
 #define WORKER_START_MS     10000u
 #define WORKER_KILL_MS      5000u /* from the channel's end to SIGKILL */
 #define LIST_PAGE_MAX       100u
@@ -36,9 +36,17 @@ enum worker_state {
     WORKER_ENDING, /* channel closed: no connection goes there any more */
 };
 
+/* A connection until its worker says that it has it: for the next worker, should this one die. */
+struct handed {
+    struct handed *next;
+    struct ucred peer;
+    int fd;
+};
+
 struct packet {
     struct packet *next;
     int fd;
+    bool fd_handed; /* and so not this packet's to close */
     size_t size;
     uint8_t data[];
 };
@@ -58,6 +66,7 @@ struct worker {
     unsigned int handles;
     struct packet *queue, **queue_end;
     unsigned int queued;
+    struct handed *handed, **handed_end;
     uint64_t sent;        /* Connection messages */
     uint64_t received;    /* of those, as its last Idle said */
     uint32_t connections; /* open, as its last Idle said */

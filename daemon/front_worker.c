@@ -7,13 +7,13 @@
  *
  * Idle workers end without a race: the front counts the connections it sent, the worker tells in
  * each Idle how many it has received, and only when both agree and none is open does the front
- * close the channel. A worker that keeps dying is started again later and later.
+ * close the channel. Connections that a dead worker had not received go to the next one; what it
+ * had begun to read ends with it. A worker that keeps dying is started again later and later.
  */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +26,7 @@
 #include "daemon/front_spawn.h"
 
 static void end_worker(struct worker *worker);
+static void hand_on(struct worker *worker);
 static void on_channel(uv_poll_t *poll, int status, int events);
 
 static uint64_t ns_to_ms(uint64_t ns)
@@ -59,15 +60,20 @@ static void on_handle_closed(uv_handle_t *handle)
     free_when_done(worker);
 }
 
+static void packet_free(struct packet *packet)
+{
+    if (packet->fd >= 0 && !packet->fd_handed)
+        close(packet->fd);
+    free(packet);
+}
+
 static void drop_queue(struct worker *worker)
 {
     while (worker->queue) {
         struct packet *packet = worker->queue;
 
         worker->queue = packet->next;
-        if (packet->fd >= 0)
-            close(packet->fd);
-        free(packet);
+        packet_free(packet);
     }
     worker->queue_end = &worker->queue;
     worker->queued = 0;
@@ -125,6 +131,7 @@ static void on_worker_exit(uv_process_t *process, int64_t status, int signal)
                     signal ? "signal" : "status", signal ? signal : (int)status);
     }
     end_worker(worker);
+    hand_on(worker);
     uv_close((uv_handle_t *)&worker->timer, on_handle_closed);
     uv_close((uv_handle_t *)process, on_handle_closed);
 }
@@ -164,47 +171,44 @@ static void flush_queue(struct worker *worker)
         if (!worker->queue)
             worker->queue_end = &worker->queue;
         worker->queued--;
-        if (packet->fd >= 0)
-            close(packet->fd);
-        free(packet);
+        packet_free(packet);
     }
 }
 
-void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int taken)
+/* Takes fd, unless it is handed: then the worker's list has it. */
+static void queue_packet(struct worker *worker, const Hl__Control__ToWorker *message, int fd,
+                         bool fd_handed)
 {
     size_t size = protobuf_c_message_get_packed_size(&message->base);
-    bool connection = message->kind_case == HL__CONTROL__TO_WORKER__KIND_CONNECTION;
-    _cleanup_close_ int fd = taken;
-    struct packet *packet;
+    struct packet *packet = malloc(sizeof(*packet) + size);
 
-    if (worker->state == WORKER_ENDING)
-        return;
-    if (worker->queued >= WORKER_QUEUE_MAX) {
-        if (connection)
-            log_limited(&worker->front->busy_log, LOG_LEVEL_WARNING,
-                        "connection closed: the worker of uid %u does not take it", worker->uid);
-        else
-            worker_fail(worker, "it does not read its channel");
-        return;
-    }
-    packet = malloc(sizeof(*packet) + size);
-    if (!packet) {
-        if (!connection)
-            worker_fail(worker, "out of memory");
+    if (!packet || worker->queued >= WORKER_QUEUE_MAX) {
+        free(packet);
+        if (fd >= 0 && !fd_handed)
+            close(fd);
+        worker_fail(worker, packet ? "it does not read its channel" : "out of memory");
         return;
     }
     protobuf_c_message_pack(&message->base, packet->data);
     packet->next = NULL;
     packet->size = size;
-    packet->fd = hl_steal_fd(&fd);
+    packet->fd = fd;
+    packet->fd_handed = fd_handed;
     *worker->queue_end = packet;
     worker->queue_end = &packet->next;
     worker->queued++;
-    worker->sent += connection;
     if (worker->queue == packet)
         flush_queue(worker);
     if (worker->state != WORKER_ENDING)
         watch_channel(worker);
+}
+
+void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int taken)
+{
+    _cleanup_close_ int fd = taken;
+
+    if (worker->state != WORKER_ENDING)
+        queue_packet(worker, message, hl_steal_fd(&fd), false);
 }
 
 static bool is_idle(const struct worker *worker)
@@ -254,6 +258,38 @@ static void take_ready(struct worker *worker, const Hl__Control__Ready *ready)
     watch_idle(worker);
 }
 
+/* The first count connections of the list are the worker's alone now. */
+static void forget_handed(struct worker *worker, uint64_t count)
+{
+    for (; count > 0 && worker->handed; count--) {
+        struct handed *handed = worker->handed;
+
+        worker->handed = handed->next;
+        close(handed->fd);
+        free(handed);
+    }
+    if (!worker->handed)
+        worker->handed_end = &worker->handed;
+}
+
+/* Of a worker that is dead: what it never had goes to the next one. */
+static void hand_on(struct worker *worker)
+{
+    struct front *front = worker->front;
+
+    while (worker->handed) {
+        struct handed *handed = worker->handed;
+
+        worker->handed = handed->next;
+        if (front->draining)
+            close(handed->fd);
+        else
+            worker_hand_over(front, &handed->peer, handed->fd);
+        free(handed);
+    }
+    worker->handed_end = &worker->handed;
+}
+
 static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
 {
     if (idle->received > worker->sent || idle->received < worker->received ||
@@ -261,6 +297,7 @@ static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
         worker_fail(worker, "its count of connections is impossible");
         return;
     }
+    forget_handed(worker, idle->received - worker->received);
     worker->received = idle->received;
     worker->connections = idle->connections;
     watch_idle(worker);
@@ -382,6 +419,7 @@ static struct worker *start_worker(struct front *front, uint32_t uid)
     worker->process.data = worker;
     worker->uid = uid;
     worker->queue_end = &worker->queue;
+    worker->handed_end = &worker->handed;
     worker->started_ms = uv_now(&front->loop);
     if (r == 0)
         r = spawn_worker(&front->loop, &worker->process, front->options->worker_exe, on_worker_exit,
@@ -431,23 +469,13 @@ static bool make_room(struct front *front)
     return false;
 }
 
-/* A worker may have died since the loop last looked: its end of the channel is closed by then. */
-static bool is_gone(const struct worker *worker)
-{
-    struct pollfd channel = {.fd = worker->fd, .events = POLLRDHUP};
-
-    return poll(&channel, 1, 0) > 0 && (channel.revents & (POLLRDHUP | POLLHUP | POLLERR));
-}
-
 static struct worker *worker_for(struct front *front, const struct ucred *peer)
 {
     struct worker *worker = find_worker(front, peer->uid);
     uint64_t delay;
 
-    if (worker && !is_gone(worker))
-        return worker;
     if (worker)
-        end_worker(worker);
+        return worker;
     delay = crash_delay(front, peer->uid);
     if (delay > 0) {
         log_limited(&front->busy_log, LOG_LEVEL_WARNING,
@@ -464,27 +492,48 @@ static struct worker *worker_for(struct front *front, const struct ucred *peer)
     return start_worker(front, peer->uid);
 }
 
+/* Whether the worker may have one connection more. */
+static bool has_room(struct worker *worker)
+{
+    struct front *front = worker->front;
+    uint64_t waiting = worker->sent - worker->received;
+
+    if (worker->connections + waiting >= front->config.max_connections) {
+        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
+                    "connection closed: uid %u has max_connections = %u open", worker->uid,
+                    front->config.max_connections);
+        return false;
+    }
+    if (waiting >= WORKER_QUEUE_MAX) {
+        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
+                    "connection closed: the worker of uid %u does not take it", worker->uid);
+        return false;
+    }
+    return true;
+}
+
 void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
 {
     Hl__Control__Connection message = HL__CONTROL__CONNECTION__INIT;
     Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
     struct worker *worker = worker_for(front, peer);
     _cleanup_close_ int fd = taken;
+    struct handed *handed;
 
-    if (!worker)
+    if (!worker || !has_room(worker))
         return;
-    if (worker->connections + (worker->sent - worker->received) >= front->config.max_connections) {
-        log_limited(&front->busy_log, LOG_LEVEL_WARNING,
-                    "connection closed: uid %u has max_connections = %u open", peer->uid,
-                    front->config.max_connections);
+    handed = malloc(sizeof(*handed));
+    if (!handed)
         return;
-    }
+    *handed = (struct handed){.peer = *peer, .fd = hl_steal_fd(&fd)};
+    *worker->handed_end = handed;
+    worker->handed_end = &handed->next;
+    worker->sent++;
     message.pid = (uint32_t)peer->pid;
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_CONNECTION;
     packet.connection = &message;
-    worker_send(worker, &packet, hl_steal_fd(&fd));
-    if (worker->state == WORKER_SERVING)
-        watch_idle(worker);
+    queue_packet(worker, &packet, handed->fd, true);
+    watch_idle(worker);
 }
 
 /* To all of them */

@@ -219,10 +219,10 @@ static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, 
     case HL__CONTROL__TO_WORKER__KIND_CONNECTION:
         stub->received++;
         stub->clients[stub->count++] = fd;
+        stub_idle(stub);
         snprintf(text, sizeof(text), "uid %u", stub->uid);
         if (write(fd, text, strlen(text)) < 0)
             break;
-        stub_idle(stub);
         break;
     case HL__CONTROL__TO_WORKER__KIND_REPLY:
         stub_reply(stub, packet->reply, fd);
@@ -571,6 +571,30 @@ START_TEST(a_dead_worker_is_replaced)
         close(fd);
     }
     close(dial_and_greet());
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
+START_TEST(what_a_dead_worker_had_not_received_goes_to_the_next)
+{
+    int first, waiting[20];
+    char pid[32];
+
+    start();
+    first = dial_and_greet();
+    strcpy(pid, ask(first, "p"));
+    say(first, "h");
+    for (int i = 0; i < 20; i++)
+        waiting[i] = dial();
+    usleep(50000); /* for some of them to be on their way */
+    ck_assert_int_eq(kill(atoi(pid), SIGKILL), 0);
+    ck_assert_str_eq(hear(first), "");
+    for (int i = 0; i < 20; i++) {
+        ck_assert_ptr_nonnull(strstr(hear(waiting[i]), "uid "));
+        ck_assert_str_eq(ask(waiting[i], "echo"), "echo");
+        close(waiting[i]);
+    }
+    close(first);
     ck_assert_int_eq(stop_front(), 0);
 }
 END_TEST
@@ -1029,6 +1053,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, each_uid_has_a_worker_of_its_own);
     tcase_add_test(tc, allow_lists_refuse);
     tcase_add_test(tc, a_dead_worker_is_replaced);
+    tcase_add_test(tc, what_a_dead_worker_had_not_received_goes_to_the_next);
     tcase_add_test(tc, a_crash_loop_is_slowed_down);
     tcase_add_test(tc, a_worker_that_breaks_the_protocol_is_killed);
     tcase_add_test(tc, a_worker_that_does_not_read_costs_bounded_memory);
