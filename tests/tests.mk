@@ -19,6 +19,7 @@ EXTRA_DIST += \
 
 if FUZZ
 FUZZ_TARGETS = \
+	tests/fuzz/fuzz_client \
 	tests/fuzz/fuzz_control \
 	tests/fuzz/fuzz_image \
 	tests/fuzz/fuzz_wire
@@ -30,6 +31,11 @@ fuzz-targets: $(BUILT_SOURCES)
 	$(MAKE) $(AM_MAKEFLAGS) $(FUZZ_TARGETS)
 .PHONY: fuzz-targets
 
+tests_fuzz_fuzz_client_SOURCES = tests/fuzz/fuzz_client.c
+tests_fuzz_fuzz_client_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_fuzz_fuzz_client_CFLAGS = $(AM_CFLAGS)
+tests_fuzz_fuzz_client_LDADD = libhlclientall.la
+tests_fuzz_fuzz_client_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_control_SOURCES = tests/fuzz/fuzz_control.c
 tests_fuzz_fuzz_control_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_control_LDADD = libcontrol.la

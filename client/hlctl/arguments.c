@@ -116,7 +116,28 @@ static int find_function(struct hlctl *ctl, struct arguments *arguments)
     return unknown_function(ctl, image, ctl->args[1]);
 }
 
-int arguments_take(struct hlctl *ctl, struct arguments *arguments)
+static int make_up_all(const struct hlctl *ctl, struct arguments *arguments, size_t len)
+{
+    char why[64];
+
+    arguments->input = malloc(len);
+    if (!arguments->input)
+        return fail_local(ctl, "out of memory");
+    memset(arguments->input, 'x', len);
+    for (unsigned int i = 0; i < arguments->sig.nparams; i++) {
+        struct hl_value *value = &arguments->values[i];
+
+        text_parse_value("1", arguments->sig.params[i], value, why, sizeof(why));
+        if (value->type >= HL_TYPE_STRING) {
+            value->bytes.data = arguments->input;
+            value->bytes.len = len;
+        }
+    }
+    arguments->call.nargs = arguments->sig.nparams;
+    return 0;
+}
+
+int arguments_take(struct hlctl *ctl, struct arguments *arguments, size_t make_up)
 {
     const char *deadline = option_get(ctl, "deadline");
     unsigned int given = ctl->nargs - 2;
@@ -132,6 +153,8 @@ int arguments_take(struct hlctl *ctl, struct arguments *arguments)
     r = find_function(ctl, arguments);
     if (r != 0)
         return r;
+    if (given == 0 && make_up > 0)
+        return make_up_all(ctl, arguments, make_up);
     if (given != arguments->sig.nparams) {
         snprintf(what, sizeof(what), "%u argument%s given, %u wanted", given, given == 1 ? "" : "s",
                  arguments->sig.nparams);

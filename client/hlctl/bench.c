@@ -20,13 +20,15 @@
 #define ROUND           100u
 #define DEFAULT_COUNT   2000u
 #define DEFAULT_WARMUP  200u
+#define DEFAULT_SIZE    64u
+#define MAX_SIZE        (4u << 20)
 #define MAX_COUNT       100000000u
 #define MAX_CONNECTIONS 1024u
 
 struct bench {
     struct hlctl *ctl;
     struct arguments arguments;
-    uint64_t count, warmup, spin_ns, connections, load_ns;
+    uint64_t count, warmup, spin_ns, connections, size, load_ns;
     size_t payload; /* bytes of strings and bytes arguments */
     struct hl_info info;
     char backend[32], version[64];
@@ -47,10 +49,15 @@ static int take_count(struct bench *bench, const char *name, uint64_t max, uint6
 static int take_options(struct bench *bench)
 {
     const char *spin = option_get(bench->ctl, "spin");
+    const char *size = option_get(bench->ctl, "size");
     int r;
 
     bench->count = DEFAULT_COUNT;
     bench->warmup = DEFAULT_WARMUP;
+    bench->size = DEFAULT_SIZE;
+    if (size &&
+        (text_parse_size(size, &bench->size) < 0 || bench->size == 0 || bench->size > MAX_SIZE))
+        return fail_usage(bench->ctl, "--size: '%s' is no size up to 4M", size);
     if (spin && text_parse_duration(spin, &bench->spin_ns) < 0)
         return fail_usage(bench->ctl, "--spin: '%s' is no time; write 50us", spin);
     r = take_count(bench, "count", MAX_COUNT, &bench->count);
@@ -285,7 +292,7 @@ static int run(struct hlctl *ctl)
     if (r == 0)
         r = ctl_connect(ctl);
     if (r == 0)
-        r = arguments_take(ctl, &bench.arguments);
+        r = arguments_take(ctl, &bench.arguments, bench.size);
     if (r == 0)
         r = measure(&bench);
     if (r == 0) {
@@ -309,13 +316,15 @@ const struct verb verb_bench = {
     .arguments = "IMAGE FUNCTION [ARG...]",
     .summary = "Measure a function's calls, and the floors under them",
     .notes = "Floors: an echo of as many bytes by the same loop without a VM, and the bare entry "
-             "and exit\nof the hypervisor, in the same run and in turns with the calls.\n",
+             "and exit\nof the hypervisor, in the same run and in turns with the calls. Without "
+             "arguments the\nfunction gets ones, and strings and bytes of --size.\n",
     .min_args = 2,
     .max_args = 2 + 1000,
     .options =
         {
             {"count", "N", "calls to measure (2000)"},
             {"warmup", "N", "calls before, not counted (200)"},
+            {"size", "SIZE", "of strings and bytes, when no arguments are given (64)"},
             {"spin", "TIME", "poll that long for each answer before sleeping, such as 50us"},
             {"connections", "N", "also measure calls/s over N connections at once"},
             {"deadline", "TIME", "of each call"},

@@ -73,7 +73,7 @@ static int run(struct hlctl *ctl)
         ctl->json = true;
     r = ctl_connect(ctl);
     if (r == 0)
-        r = arguments_take(ctl, &arguments);
+        r = arguments_take(ctl, &arguments, 0);
     if (r == 0)
         r = call(ctl, &arguments);
     arguments_fini(&arguments);

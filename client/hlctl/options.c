@@ -61,7 +61,7 @@ static int take_option(struct hlctl *ctl, int argc, char **argv, int *i, char *t
 
     if (matches(arg, len, "--help") || matches(arg, len, "-h"))
         return 1;
-    if (own >= 0) {
+    if (!takes && own >= 0) {
         takes = ctl->verb->options[own].value != NULL;
     } else if (!takes) {
         snprintf(text, size, "unknown option '%s'; to pass it as an argument put -- before", arg);

@@ -82,11 +82,12 @@ static int parse_signed(const char *text, int64_t min, int64_t max, int64_t *out
 {
     const char *digits = text + (*text == '-' || *text == '+');
     int base = digits[0] == '0' && (digits[1] | 0x20) == 'x' ? 16 : 10;
-    char *end;
+    char *end = NULL;
 
     errno = 0;
-    *out = isxdigit((unsigned char)*digits) ? strtoll(text, &end, base) : 0;
-    if (!isxdigit((unsigned char)*digits) || *end != '\0') {
+    if (isxdigit((unsigned char)*digits))
+        *out = strtoll(text, &end, base);
+    if (!end || *end != '\0') {
         snprintf(why, size, "not a whole number");
         return -EINVAL;
     }
@@ -101,11 +102,12 @@ static int parse_unsigned(const char *text, uint64_t max, uint64_t *out, char *w
 {
     const char *digits = text + (*text == '-' || *text == '+');
     int base = digits[0] == '0' && (digits[1] | 0x20) == 'x' ? 16 : 10;
-    char *end;
+    char *end = NULL;
 
     errno = 0;
-    *out = isxdigit((unsigned char)*digits) ? strtoull(digits, &end, base) : 0;
-    if (!isxdigit((unsigned char)*digits) || *end != '\0') {
+    if (isxdigit((unsigned char)*digits))
+        *out = strtoull(digits, &end, base);
+    if (!end || *end != '\0') {
         snprintf(why, size, "not a whole number");
         return -EINVAL;
     }
