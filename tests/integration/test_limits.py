@@ -217,6 +217,7 @@ class Disk(harness.unittest.TestCase):
         os.mkdir(daemon.state)
         program = harness.read_guest("echo")
         mount = subprocess.run(["mount", "-t", "tmpfs", "-o",
+                                "mode=0700,"
                                 f"size={(len(program) * 3 + 65536) // 4096 * 4096}", "tmpfs",
                                 daemon.state], capture_output=True, text=True)
         if mount.returncode != 0:
