@@ -76,6 +76,7 @@ libhvfake_la_SOURCES = \
 	tests/fake/guest.c
 
 HV_UNIT_TESTS = \
+	tests/unit/test_backend \
 	tests/unit/test_call \
 	tests/unit/test_image \
 	tests/unit/test_instance \
@@ -83,6 +84,9 @@ HV_UNIT_TESTS = \
 	tests/unit/test_syscall
 check_PROGRAMS += $(HV_UNIT_TESTS)
 TESTS += $(HV_UNIT_TESTS)
+tests_unit_test_backend_SOURCES = tests/unit/test_backend.c
+tests_unit_test_backend_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_backend_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_call_SOURCES = tests/unit/test_call.c
 tests_unit_test_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_call_LDADD = libhv.la $(CHECK_LIBS)
