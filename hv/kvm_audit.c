@@ -98,8 +98,8 @@ static int audit_memory(struct hv_machine *m, struct hl_error *err)
 
 static int audit_general(struct hv_machine *m, struct hl_error *err)
 {
-    struct kvm_regs regs, want = m->ready_regs;
-    struct kvm_sregs sregs;
+    struct kvm_regs regs = {0}, want = m->ready_regs;
+    struct kvm_sregs sregs = {0};
 
     if (ask(m, KVM_GET_REGS, &regs, "KVM_GET_REGS", err))
         return 1;
@@ -138,9 +138,9 @@ static int audit_vectors(struct hv_machine *m, struct hl_error *err)
 
 static int audit_events(struct hv_machine *m, struct hl_error *err)
 {
-    struct kvm_vcpu_events events;
-    struct kvm_debugregs debug;
-    struct kvm_xcrs xcrs;
+    struct kvm_vcpu_events events = {0};
+    struct kvm_debugregs debug = {0};
+    struct kvm_xcrs xcrs = {0};
 
     if (ask(m, KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS", err))
         return 1;
