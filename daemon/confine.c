@@ -122,12 +122,12 @@ int confine_self(const struct confine_options *options, struct confine_report *r
     if (r < 0)
         return r;
     add_layer(report, "rlimits");
-    r = confine_landlock();
+    r = confine_landlock(options);
     if (r == 0)
         add_layer(report, "landlock");
     else if (r != -ENOSYS && r != -EOPNOTSUPP)
         return hl_error_set(err, r, "Landlock: %s", strerror(-r));
-    r = confine_seccomp(err);
+    r = confine_seccomp(options, err);
     if (r < 0)
         return r;
     MARK_CONFINED();

@@ -7,6 +7,7 @@
  * that whoever gets past one meets the next; none can be taken back.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -18,6 +19,7 @@
 struct confine_options {
     uint64_t max_files;     /* RLIMIT_NOFILE */
     uint64_t max_file_size; /* RLIMIT_FSIZE: memfds count as files, so it cannot be 0 */
+    bool guest_processes;   /* backend process: sockets to them, signals by their pidfds */
 };
 
 /* What was put in force, for Ready and `hlctl info`. Static strings. */
@@ -39,7 +41,7 @@ int confine_self(const struct confine_options *options, struct confine_report *r
 
 /* Steps of it, in landlock.c and seccomp.c. confine_landlock returns 0 when in force, -ENOSYS or
  * -EOPNOTSUPP where the kernel has none. */
-int confine_landlock(void);
-int confine_seccomp(struct hl_error *err);
+int confine_landlock(const struct confine_options *options);
+int confine_seccomp(const struct confine_options *options, struct hl_error *err);
 
 #endif

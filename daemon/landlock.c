@@ -33,7 +33,7 @@ static __u64 access_fs(int version)
     return (1ull << bits) - 1;
 }
 
-int confine_landlock(void)
+int confine_landlock(const struct confine_options *options)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, CREATE_RULESET_VERSION);
     struct ruleset_attr attr = {0};
@@ -48,7 +48,8 @@ int confine_landlock(void)
         size = offsetof(struct ruleset_attr, scoped);
     }
     if (version >= 6) {
-        attr.scoped = 3; /* abstract Unix sockets, signals to processes outside */
+        /* abstract Unix sockets; signals to processes outside, which guest processes are */
+        attr.scoped = options->guest_processes ? 1 : 3;
         size = sizeof(attr);
     }
     fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);

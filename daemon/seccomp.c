@@ -14,10 +14,12 @@
 #include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/confine.h"
@@ -201,6 +203,24 @@ static int add_conditional(scmp_filter_ctx ctx)
     return r;
 }
 
+/* To stop and kill a guest process by the descriptor that the nursery gave, and to talk to a new
+ * one; neither reaches anything that has a name. */
+static int add_guest_processes(scmp_filter_ctx ctx)
+{
+    static const int signals[] = {SIGKILL, SIGSTOP, SIGCONT};
+    const struct scmp_arg_cmp pair[] = {SCMP_A0(SCMP_CMP_EQ, AF_UNIX),
+                                        SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC)};
+    int r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 2, pair);
+
+    for (size_t i = 0; r == 0 && i < COUNT(signals); i++) {
+        const struct scmp_arg_cmp signal[] = {SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)signals[i]),
+                                              SCMP_A2(SCMP_CMP_EQ, 0), SCMP_A3(SCMP_CMP_EQ, 0)};
+
+        r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(pidfd_send_signal), 3, signal);
+    }
+    return r;
+}
+
 static int add_refused(scmp_filter_ctx ctx)
 {
     const struct scmp_arg_cmp other = SCMP_A0(SCMP_CMP_NE, PR_SET_NAME);
@@ -217,7 +237,7 @@ static int add_refused(scmp_filter_ctx ctx)
     return r;
 }
 
-static int build(scmp_filter_ctx ctx)
+static int build(scmp_filter_ctx ctx, const struct confine_options *options)
 {
     int r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 
@@ -229,19 +249,21 @@ static int build(scmp_filter_ctx ctx)
         r = allow(ctx, allowed[i]);
     if (r == 0)
         r = add_conditional(ctx);
+    if (r == 0 && options->guest_processes)
+        r = add_guest_processes(ctx);
     if (r == 0)
         r = add_refused(ctx);
     return r;
 }
 
-int confine_seccomp(struct hl_error *err)
+int confine_seccomp(const struct confine_options *options, struct hl_error *err)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int r;
 
     if (!ctx)
         return hl_error_set(err, -ENOMEM, "seccomp_init failed");
-    r = build(ctx);
+    r = build(ctx, options);
     if (r == 0)
         r = seccomp_load(ctx);
     seccomp_release(ctx);

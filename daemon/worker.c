@@ -100,7 +100,10 @@ static int confine(struct start *start, struct hl_error *err)
 {
     const struct settings *settings = &start->settings;
     uint64_t largest = settings->maxima.memory;
-    struct confine_options options = {.max_files = files_needed(settings)};
+    struct confine_options options = {
+        .max_files = files_needed(settings),
+        .guest_processes = start->hv == &hv_backend_process,
+    };
 
     if (largest < settings->max_image_size)
         largest = settings->max_image_size;

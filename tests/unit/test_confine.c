@@ -92,6 +92,13 @@ static bool do_tgkill_parent(void)
     return syscall(SYS_tgkill, getppid(), getppid(), 0) == 0;
 }
 
+static bool do_socketpair(void)
+{
+    int pair[2];
+
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0;
+}
+
 static bool do_mmap_exec(void)
 {
     return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
@@ -202,6 +209,7 @@ static const struct deed deeds[] = {
     {"unlink", do_unlink, false},
     {"socket", do_socket, false},
     {"inet", do_inet, false},
+    {"socketpair", do_socketpair, false},
     {"execve", do_exec, false},
     {"fork", do_fork, false},
     {"clone", do_clone, false},
@@ -280,7 +288,7 @@ static bool has(const struct confine_report *report, const char *layer)
 
 static bool landlock_alone(void)
 {
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || confine_landlock() != 0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || confine_landlock(&options) != 0)
         return true;
     return open("/etc/passwd", O_RDONLY) >= 0;
 }
@@ -299,6 +307,30 @@ static bool report_complete(void)
 START_TEST(test_report)
 {
     ck_assert_int_eq(outcome_of(report_complete, false), WORKED);
+}
+END_TEST
+
+static bool talk_to_guests(void)
+{
+    const struct confine_options own = {
+        .max_files = 256, .max_file_size = 1u << 30, .guest_processes = true};
+    struct confine_report report;
+    pid_t child = fork();
+    int pidfd;
+
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+    if (pidfd < 0 || confine_self(&own, &report, NULL) < 0)
+        return false;
+    return do_socketpair() && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0;
+}
+
+START_TEST(test_guest_processes)
+{
+    ck_assert_int_eq(outcome_of(talk_to_guests, false), WORKED);
 }
 END_TEST
 
@@ -339,6 +371,7 @@ int main(void)
     tcase_add_loop_test(tc, test_deed, 0, NDEEDS);
     tcase_add_test(tc, test_unconfined);
     tcase_add_test(tc, test_report);
+    tcase_add_test(tc, test_guest_processes);
     tcase_add_test(tc, test_landlock);
     tcase_add_test(tc, test_become);
     suite_add_tcase(suite, tc);
