@@ -13,16 +13,19 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/cleanup.h"
 #include "guest/hl_abi.h"
+#include "hv/nursery.h"
 #include "hv/timer.h"
 
 #define MEMORY_SIZE (64ull << 20)
 
 const struct hv_backend *program_hv;
 static struct hv_host *host;
-static int kvm_fd = -1;
+static int kvm_fd = -1, nursery_fd = -1;
+static pid_t nursery_pid;
 
 static bool usable(const struct hv_backend *hv)
 {
@@ -52,13 +55,28 @@ static void open_kvm(void)
     open_host(&hv_backend_kvm, &config);
 }
 
+static void open_process(void)
+{
+    struct hv_host_config config = {.kvm_fd = -1, .nursery_fd = -1};
+    struct hl_error err = HL_ERROR_INIT;
+
+    ck_assert_msg(nursery_spawn("/proc/self/exe", &nursery_fd, &nursery_pid, &err) == 0, "%s",
+                  err.text);
+    config.nursery_fd = nursery_fd;
+    open_host(&hv_backend_process, &config);
+}
+
 void programs_close(void)
 {
     program_hv->host_close(host);
     hv_thread_fini();
     if (kvm_fd >= 0)
         close(kvm_fd);
-    kvm_fd = -1;
+    if (nursery_fd >= 0) {
+        close(nursery_fd);
+        waitpid(nursery_pid, NULL, 0);
+    }
+    kvm_fd = nursery_fd = -1;
 }
 
 static void read_file(struct program *p, const char *file)
@@ -257,15 +275,22 @@ void expect_end(struct outcome o, enum instance_end end)
 int programs_main(int argc, char **argv, const char *name,
                   void (*add_case)(Suite *suite, const char *backend, void (*open)(void)))
 {
+    bool kvm, process;
     SRunner *runner;
     Suite *suite;
     int failed;
 
-    (void)argc, (void)argv;
-    if (!usable(&hv_backend_kvm))
+    if (argc == 2 && strcmp(argv[1], "--nursery") == 0)
+        return nursery_main(3);
+    kvm = usable(&hv_backend_kvm);
+    process = usable(&hv_backend_process);
+    if (!kvm && !process)
         return 77;
     suite = suite_create(name);
-    add_case(suite, "kvm", open_kvm);
+    if (kvm)
+        add_case(suite, "kvm", open_kvm);
+    if (process)
+        add_case(suite, "process", open_process);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
