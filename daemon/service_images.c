@@ -318,23 +318,34 @@ static void serve_register(const struct request *request)
     struct job *job;
     int r;
 
-    if (!message || !name_ok(request, message->name))
+    if (!message)
         return;
+    /* The upload is gone with this request, whatever comes of it: a connection has few of them. */
     upload = upload_find(conn, message->upload_id);
+    if (!name_ok(request, message->name)) {
+        if (upload)
+            upload_drop(upload);
+        return;
+    }
     if (!upload) {
         conn_send_status(conn, request->stream, HL_STATUS_NOT_FOUND,
                          "this connection has no upload %" PRIu64, message->upload_id);
         return;
     }
     if (conn->shard->draining) {
+        upload_drop(upload);
         conn_send_status(conn, request->stream, HL_STATUS_UNAVAILABLE, "hld is draining");
         return;
     }
     job = job_new(request);
-    if (!job)
+    if (!job) {
+        upload_drop(upload);
         return;
+    }
     r = prepare_register(job, message, upload, &job->err);
     if (r < 0) {
+        if (upload->id != 0)
+            upload_drop(upload);
         job_fail(job, hl_status_from_errno(r), job->err.text);
         return;
     }

@@ -60,7 +60,7 @@ static int write_whole(int fd, const uint8_t *data, size_t len, uint64_t offset)
     return 0;
 }
 
-static void drop(struct upload *upload)
+void upload_drop(struct upload *upload)
 {
     hl_cleanup_closep(&upload->fd);
     charge_release(&upload->charge);
@@ -81,21 +81,24 @@ int upload_write(struct conn *conn, uint64_t id, uint64_t offset, const void *da
     if (offset != (upload ? upload->received : 0))
         return hl_error_set(err, -EINVAL, "offset %" PRIu64 ": the next byte is %" PRIu64, offset,
                             upload ? upload->received : 0);
-    if (len > max || offset > max - len)
+    if (len > max || offset > max - len) {
+        if (upload)
+            upload_drop(upload);
         return hl_error_set(err, -EINVAL, "the program is over max_image_size, %" PRIu64 " bytes",
                             max);
+    }
     if (!upload) {
         r = start(conn, &upload, err);
         if (r < 0)
             return r;
     }
     if (!charge_set(&upload->charge, &shard->engine->budget, BUDGET_CLIENT_BYTES, offset + len)) {
-        drop(upload);
+        upload_drop(upload);
         return hl_error_set(err, -ENOBUFS, "no room for another upload now");
     }
     r = write_whole(upload->fd, data, len, offset);
     if (r < 0) {
-        drop(upload);
+        upload_drop(upload);
         return hl_error_set(err, r, "writing the upload: %s", strerror(-r));
     }
     upload->received = offset + len;
@@ -110,7 +113,7 @@ int upload_finish(struct upload *upload, int *fd, struct charge *charge, struct 
     if (fcntl(upload->fd, F_ADD_SEALS, seals) < 0) {
         int r = -errno;
 
-        drop(upload);
+        upload_drop(upload);
         return hl_error_set(err, r, "sealing the upload: %s", strerror(-r));
     }
     *fd = upload->fd;
