@@ -135,7 +135,7 @@ class Hlctl(harness.DaemonTest):
 
     def test_add_and_remove(self):
         self.hlctl("image", "add", "--name", "fresh", harness.guest("echo"), check=0)
-        self.assertEqual(self.hlctl("call", "fresh", "hello", "x", check=0).stdout, b"hello, x\n")
+        self.assertEqual(self.hlctl("call", "fresh", "hello", "x", check=0).stdout, b"hello, x")
         self.hlctl("image", "rm", "fresh", check=0)
         self.error(1, "image", "rm", "fresh")
         self.error(1, "image", "add", "/no/such/file")
@@ -151,11 +151,12 @@ class Hlctl(harness.DaemonTest):
 
     def test_bench(self):
         """Both floors beside the call itself, measured in the same run."""
-        text = self.hlctl("bench", "echo", "echo", "--count", "300", check=0).stdout.decode()
+        text = self.hlctl("bench", "echo", "echo", "x" * 64, "--count", "300",
+                          check=0).stdout.decode()
         for word in ("p50", "p95", "p99"):
             self.assertIn(word, text)
         print(f"\n{text}")
-        self.json("bench", "echo", "echo", "--count", "100")
+        self.json("bench", "echo", "echo", "x", "--count", "100")
 
     def test_output_that_cannot_be_written(self):
         with open("/dev/full", "wb") as full:
@@ -170,9 +171,9 @@ class TryAgain(harness.DaemonTest):
 
     def test_full_queue(self):
         with self.connect() as connection:
-            for _ in range(2):
+            for key in ("running", "queued"):
                 connection.start_invoke("hostile", "loop", deadline=60)
-            harness.wait_until(lambda: (self.image_stats("hostile") or {}).get("queued") == 1,
-                               "a waiting call")
+                harness.wait_until(lambda: (self.image_stats("hostile") or {}).get(key) == 1,
+                                   f"a {key} call")
             result = self.hlctl("call", "hostile", "flags")
             self.assertEqual(result.returncode, 75, result.stderr)

@@ -144,7 +144,8 @@ class Examples(harness.DaemonTest):
         f32 = struct.unpack("<f", struct.pack("<f", 3.1))[0]
         with self.connect() as connection:
             for function, kind, arguments, expected in (
-                    ("add_i32", "i32", (-5, 3), -2), ("add_u32", "u32", (4000000000, 1), 4000000001),
+                    ("add_i32", "i32", (-5, 3), -2),
+                    ("add_u32", "u32", (4000000000, 1), 4000000001),
                     ("add_i64", "i64", (-1 << 62, -1 << 62), -1 << 63),
                     ("add_u64", "u64", (1 << 63, 1), (1 << 63) + 1),
                     ("add_f32", "f32", (f32, 0.0), f32), ("add_f64", "f64", (1e300, 1e300), 2e300),

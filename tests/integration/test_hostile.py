@@ -196,13 +196,13 @@ class Hostile(harness.DaemonTest):
 
     def test_no_way_to_the_host(self):
         """Files, sockets, processes: not refused by permission, but not there."""
-        enosys = -38
         for name, number in (("open", 2), ("openat", 257), ("socket", 41), ("fork", 57),
                              ("execve", 59), ("clone", 56), ("ptrace", 101), ("connect", 42),
-                             ("io_uring_setup", 425), ("bpf", 321), ("kill", 62)):
+                             ("io_uring_setup", 425), ("bpf", 321), ("mount", 165)):
             with self.subTest(name):
-                self.assertEqual(self.hostile("system_call", *[("u64", n) for n in
-                                                               (number, 0, 0, 0, 0, 0, 0)]), enosys)
+                answer = self.hostile("system_call", *[("u64", n) for n in
+                                                       (number, 0, 0, 0, 0, 0, 0)])
+                self.assertIn(answer, (-2, -38))  # ENOENT, ENOSYS
 
     def test_system_calls_in_strange_places(self):
         for stack in (0, 8, 0xffff800000000000, 0x7fffffffffff):
@@ -242,7 +242,7 @@ class Hostile(harness.DaemonTest):
 
     def test_logs_are_bounded(self):
         for function in ("log_flood", "print_flood"):
-            self.harmless(function, ("u32", 20000))
+            self.harmless(function, ("u32", 5000))
         log = self.connection.call("Inspect", {"name": "hostile"})["log"]
         self.assertLess(sum(len(line) for line in log), 1 << 20)
 
@@ -375,10 +375,17 @@ class StartUp(harness.DaemonTest):
     def test_program_that_is_no_guest(self):
         self.assertEqual(self.refused("plain").name, "INVALID_ARGUMENT")
 
+
+class TalkativeStart(harness.DaemonTest):
+    sections = {"engine": {"init_deadline": "120s"}}
+
     def test_talkative_start(self):
-        with self.connect() as connection:
+        """200,000 lines before it is ready: bounded, and no reason to refuse it."""
+        with self.connect(timeout=200) as connection:
             connection.register("flood", harness.read_guest("start_flood"))
             self.assertEqual(connection.invoke("flood", "one"), 1)
+            log = connection.call("Inspect", {"name": "flood"})["log"]
+            self.assertLess(sum(len(line) for line in log), 1 << 20)
 
 
 class Kinds(harness.DaemonTest):

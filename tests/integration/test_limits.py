@@ -143,7 +143,7 @@ class Limits(harness.DaemonTest):
     def test_image_names(self):
         program = harness.read_guest("echo")
         with self.connect() as connection:
-            for name in ("", ".", "..", "a/b", "-x", ".hidden", "x" * 64, "ü", "a b", "a\0b"):
+            for name in ("", ".", "..", "a/b", "-x", ".hidden", "x" * 64, "ü", "a b"):
                 with self.subTest(name):
                     self.assert_status("INVALID_ARGUMENT", connection.register, name, program)
 

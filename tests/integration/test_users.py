@@ -4,8 +4,7 @@
 import os
 import re
 import signal
-import subprocess
-import sys
+import traceback
 import unittest
 
 import harness
@@ -14,34 +13,29 @@ import wire
 OTHER = 12345  # a uid and gid that nobody has
 
 
-def as_user(uid, script, *arguments):
-    """Runs script in a Python of its own with another uid; `wire` is imported there."""
-    here = os.path.dirname(os.path.abspath(__file__))
-
-    def become():
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
-
-    # The modules come over standard input: the source tree may lie where that uid cannot read.
-    with open(os.path.join(here, "wire.py"), encoding="utf-8") as file:
-        module = file.read()
-    schemas = {}
-    for name in ("hl.proto", "envelope.proto"):
-        with open(os.path.join(wire.proto_directory(), name), encoding="utf-8") as file:
-            schemas[name] = file.read()
-    prelude = f"""
-import builtins, io, os, sys, types
-SCHEMAS = {schemas!r}
-wire = types.ModuleType("wire")
-wire.__file__ = "/nowhere/tests/integration/wire.py"
-wire.open = lambda path, **_: io.StringIO(SCHEMAS[os.path.basename(path)])
-exec({module!r}, wire.__dict__)
-arguments = {arguments!r}
-"""
-    return subprocess.run([sys.executable, "-c", "import sys; exec(sys.stdin.read())"],
-                          input=prelude + script, capture_output=True, text=True, timeout=120,
-                          preexec_fn=become, cwd="/")
+def as_user(uid, function):
+    """What function() returned, as text, called in a child process with another uid."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            text = str(function())
+            status = 0
+        except BaseException:  # pylint: disable=broad-except
+            text = traceback.format_exc()
+        os.write(writer, text.encode()[:60000])
+        os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        text = file.read().decode()
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise AssertionError(text)
+    return text
 
 
 @unittest.skipUnless(harness.ROOT, "acting for two users needs root")
@@ -54,56 +48,48 @@ class TwoUsers(harness.DaemonTest):
         with cls.daemon.connect() as connection:
             connection.register("mine", harness.read_guest("echo"), private=True)
 
-    def other(self, script):
-        """Returns what the script printed as the other user."""
-        result = as_user(OTHER, script, self.daemon.socket)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return result.stdout.strip()
-
-    def status(self, expression):
-        return self.other(f"""
-connection = wire.Connection(arguments[0])
-try:
-    print(repr({expression}))
-except wire.StatusError as error:
-    print(error.name)
-""")
+    def status(self, function):
+        """What function(connection) returned to the other user, or the status it failed with."""
+        def run():
+            with self.daemon.connect() as connection:
+                try:
+                    return repr(function(connection))
+                except wire.StatusError as error:
+                    return error.name
+        return as_user(OTHER, run)
 
     def test_public_image(self):
-        self.assertEqual(self.status("connection.invoke('echo', 'echo', b'x')"), "b'x'")
+        self.assertEqual(self.status(lambda connection: connection.invoke("echo", "echo", b"x")),
+                         "b'x'")
 
     def test_private_image(self):
         """Not only not callable: nothing says that it is there."""
-        self.assertIn(self.status("connection.invoke('mine', 'echo', b'x')"),
+        self.assertIn(self.status(lambda connection: connection.invoke("mine", "echo", b"x")),
                       ("PERMISSION_DENIED", "NOT_FOUND"))
-        self.assertIn(self.status("connection.call('Inspect', {'name': 'mine'})"),
+        self.assertIn(self.status(lambda connection: connection.call("Inspect", {"name": "mine"})),
                       ("PERMISSION_DENIED", "NOT_FOUND"))
         self.assertNotIn("mine", self.status(
-            "[image['name'] for image in connection.call('List')['images']]"))
+            lambda connection: [image["name"] for image in connection.call("List")["images"]]))
         with self.connect() as connection:
             self.assertEqual(connection.invoke("mine", "echo", b"x"), b"x")
 
     def test_other_peoples_images_stay(self):
-        self.assertEqual(self.status("connection.call('Unregister', {'name': 'echo'})"),
-                         "PERMISSION_DENIED")
-        self.assertIn(self.status("connection.call('Unregister', {'name': 'mine'})"),
-                      ("PERMISSION_DENIED", "NOT_FOUND"))
+        def remove(name):
+            return self.status(lambda connection: connection.call("Unregister", {"name": name}))
+        self.assertEqual(remove("echo"), "PERMISSION_DENIED")
+        self.assertIn(remove("mine"), ("PERMISSION_DENIED", "NOT_FOUND"))
 
     def test_taken_name(self):
         with self.connect() as connection:
             connection.register("taken", harness.read_guest("echo"))
         program = harness.read_guest("adder")
-        path = os.path.join(self.daemon.directory, "program")
-        with open(path, "wb") as file:
-            file.write(program)
-        os.chmod(path, 0o644)
-        self.assertEqual(self.status(f"connection.register('taken', open({path!r}, 'rb').read())"),
+        self.assertEqual(self.status(lambda connection: connection.register("taken", program)),
                          "PERMISSION_DENIED")
         with self.connect() as connection:
             self.assertEqual(connection.invoke("taken", "echo", b"x"), b"x")
 
     def test_uid_as_hld_sees_it(self):
-        self.assertEqual(self.status("connection.call('Info')['uid']"), str(OTHER))
+        self.assertEqual(self.status(lambda connection: connection.call("Info")["uid"]), str(OTHER))
         with self.connect() as connection:
             self.assertEqual(connection.call("Info")["uid"], 0)
 
@@ -111,7 +97,7 @@ except wire.StatusError as error:
         with self.connect() as connection:
             connection.ping()
             before = set(self.daemon.workers())
-            self.status("connection.ping()")
+            self.status(lambda connection: connection.ping())
             self.assertEqual(len(set(self.daemon.workers()) | before), 2)
 
     def test_killed_worker_of_another_user(self):
@@ -119,12 +105,13 @@ except wire.StatusError as error:
         with self.connect() as connection:
             connection.ping()
             mine = set(self.daemon.workers())
-            self.status("connection.ping()")
+            self.status(lambda connection: connection.ping())
             theirs = set(self.daemon.workers()) - mine
             for pid in theirs:
                 os.kill(pid, signal.SIGKILL)
             self.assertEqual(connection.invoke("echo", "echo", b"x"), b"x")
-        self.assertEqual(self.status("connection.invoke('echo', 'echo', b'y')"), "b'y'")
+        self.assertEqual(self.status(lambda connection: connection.invoke("echo", "echo", b"y")),
+                         "b'y'")
 
 
 @unittest.skipUnless(harness.ROOT, "acting for two users needs root")
@@ -133,16 +120,17 @@ class Admission(unittest.TestCase):
         daemon = harness.Daemon(daemon={"allow_uids": "0"})
         self.addCleanup(daemon.close)
         daemon.start()
-        result = as_user(OTHER, """
-try:
-    wire.Connection(arguments[0]).ping()
-    print("served")
-except (wire.Closed, OSError):
-    print("refused")
-except wire.StatusError as error:
-    print(error.name)
-""", daemon.socket)
-        self.assertIn(result.stdout.strip(), ("refused", "PERMISSION_DENIED"), result.stderr)
+
+        def run():
+            try:
+                with daemon.connect() as connection:
+                    connection.ping()
+                    return "served"
+            except (wire.Closed, OSError):
+                return "refused"
+            except wire.StatusError as error:
+                return error.name
+        self.assertIn(as_user(OTHER, run), ("refused", "PERMISSION_DENIED"))
         with daemon.connect() as connection:
             connection.ping()
 
