@@ -68,6 +68,8 @@ static void answer(struct control_request *request, Hl__Control__ToWorker *messa
     request->message = message;
     request->reply = message ? message->reply : NULL;
     request->reply_fd = fd;
+    if (request->reply && request->seen)
+        request->seen(request);
     mailbox_post(&request->shard->mailbox, &request->mail, deliver_reply);
 }
 

@@ -24,6 +24,9 @@ struct control_request {
     struct shard *shard;          /* that gets the reply */
     Hl__Control__Request request; /* id is filled in; what it points to stays until done */
     int fd;                       /* passed with it, or -1; stays the maker's */
+    /* On shard 0, in the order of the packets, if not NULL: what the rest of the worker must know
+     * before anything that comes after. reply is never NULL there. */
+    void (*seen)(struct control_request *request);
     void (*done)(struct control_request *request);
     /* The answer, on shard. reply is valid until done returns; NULL when the front is gone. */
     Hl__Control__ToWorker *message; /* owns reply */

@@ -54,7 +54,6 @@ struct images {
     struct engine *engine;
     struct list buckets[BUCKETS];
     size_t count;
-    struct program *offered;
 };
 
 static struct list *bucket(struct images *images, const char *name)
@@ -186,7 +185,6 @@ static void start_build(struct entry *entry, int fd)
 static void on_reply(struct control_request *request)
 {
     struct entry *entry = LIST_ENTRY(request, struct entry, request);
-    struct images *images = entry->engine->images;
     const struct settings *settings = &entry->engine->shards[0].settings;
     const Hl__Control__Reply *reply = request->reply;
     _cleanup_close_ int fd = request->reply_fd;
@@ -213,15 +211,10 @@ static void on_reply(struct control_request *request)
         fail(entry, HL_STATUS_FAILED_PRECONDITION, "the program is over max_image_size");
         return;
     }
-    if (images->offered && program_entry_equal(&images->offered->entry, &entry->load.entry)) {
-        entry->program = HL_STEAL(images->offered);
-        settle(entry, ENTRY_READY);
-        return;
-    }
     start_build(entry, hl_steal_fd(&fd));
 }
 
-static struct entry *ask(struct images *images, const char *name)
+static struct entry *entry_new(struct images *images, const char *name)
 {
     struct entry *entry = calloc(1, sizeof(*entry));
 
@@ -231,6 +224,15 @@ static struct entry *ask(struct images *images, const char *name)
     memcpy(entry->name, name, strlen(name) + 1);
     list_init(&entry->waiters);
     list_push_front(bucket(images, name), &entry->link);
+    return entry;
+}
+
+static struct entry *ask(struct images *images, const char *name)
+{
+    struct entry *entry = entry_new(images, name);
+
+    if (!entry)
+        return NULL;
     entry->state = ENTRY_ASKING;
     entry->request.shard = &images->engine->shards[0];
     entry->request.fd = -1;
@@ -289,10 +291,18 @@ void images_invalidate(struct engine *engine, const char *name)
     }
 }
 
-void images_offer(struct engine *engine, struct program *program)
+void images_install(struct engine *engine, struct program *program)
 {
-    program_unref(engine->images->offered);
-    engine->images->offered = program;
+    struct entry *entry;
+
+    images_invalidate(engine, program->entry.name);
+    entry = entry_new(engine->images, program->entry.name);
+    if (!entry) {
+        program_unref(program); /* the first call builds it again */
+        return;
+    }
+    entry->state = ENTRY_READY;
+    entry->program = program;
 }
 
 size_t images_list(struct images *images, struct program ***out)
@@ -350,6 +360,5 @@ void images_free(struct images *images)
         while (!list_empty(&images->buckets[i]))
             entry_free(LIST_ENTRY(images->buckets[i].next, struct entry, link));
     }
-    program_unref(images->offered);
     free(images);
 }

@@ -45,9 +45,8 @@ void images_stop(struct engine *engine);
 /* On shard 0. The name stands for another program, or for none. */
 void images_invalidate(struct engine *engine, const char *name);
 
-/* On shard 0: a program that was just registered, so that its first call need not build it again.
- * Takes the reference. */
-void images_offer(struct engine *engine, struct program *program);
+/* On shard 0: the name stands for this program from now on. Takes the reference. */
+void images_install(struct engine *engine, struct program *program);
 
 /* On shard 0: references to all programs that are ready. *out is the caller's. Returns: how many.
  */

@@ -74,8 +74,8 @@ static int copy_program(struct program *program, const struct program_load *load
 int program_new(struct program **out, const struct program_load *load, struct hl_error *err)
 {
     struct program *program = calloc(1, sizeof(*program));
-    uint64_t start = hv_now_ns();
     struct snapshot_options options;
+    uint64_t start = 0;
     int r;
 
     if (!program)
@@ -87,10 +87,11 @@ int program_new(struct program **out, const struct program_load *load, struct hl
     if (r == 0)
         r = image_new(&program->img, program->elf, program->entry.size, err);
     if (r == 0) {
+        start = hv_now_ns();
         options = (struct snapshot_options){
             .memory_size = program->entry.limits.memory,
             .io_size = program->entry.limits.io_size,
-            .deadline_ns = hv_now_ns() + load->init_deadline_ns,
+            .deadline_ns = start + load->init_deadline_ns,
             .name = program->entry.name,
             .log = program_log_line,
             .opaque = &program->log,
@@ -158,21 +159,6 @@ int program_entry_from_control(struct program_entry *out, const Hl__Control__Ent
         out->limits.deadline_ns == 0)
         return hl_error_set(err, -EPROTO, "the registry's entry has a limit of 0");
     return 0;
-}
-
-static bool limits_equal(const struct limits *a, const struct limits *b)
-{
-    return a->memory == b->memory && a->deadline_ns == b->deadline_ns && a->io_size == b->io_size &&
-           a->min_instances == b->min_instances && a->max_instances == b->max_instances &&
-           a->max_queue == b->max_queue;
-}
-
-bool program_entry_equal(const struct program_entry *a, const struct program_entry *b)
-{
-    return strcmp(a->name, b->name) == 0 &&
-           memcmp(a->sha256, b->sha256, PROGRAM_DIGEST_SIZE) == 0 && a->size == b->size &&
-           a->owner_uid == b->owner_uid && a->private_ == b->private_ &&
-           limits_equal(&a->limits, &b->limits);
 }
 
 void program_log_line(void *opaque, int level, const char *text, size_t len)

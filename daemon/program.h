@@ -82,7 +82,6 @@ void program_unref(struct program *program); /* NULL is allowed */
 /* Returns: 0, or -EPROTO for an entry the front should not have sent. */
 int program_entry_from_control(struct program_entry *out, const Hl__Control__Entry *in,
                                struct hl_error *err);
-bool program_entry_equal(const struct program_entry *a, const struct program_entry *b);
 
 /* instance_log_cb and snapshot_options.log; opaque: struct program_log. Any thread. */
 void program_log_line(void *opaque, int level, const char *text, size_t len);

@@ -191,30 +191,25 @@ static void serve_upload(const struct request *request)
 
 /* --- Register --------------------------------------------------------------------------------- */
 
-struct offer {
-    struct mail mail;
-    struct program *program;
-};
-
-/* On shard 0, once the registry has the program: the name stands for it from now on. */
-static void on_offer(struct mail *mail, void *owner)
+/* On shard 0: the registry has the program, so the name stands for it from now on. */
+static void on_register_seen(struct control_request *control)
 {
-    struct offer *offer = LIST_ENTRY(mail, struct offer, mail);
-    struct shard *shard = owner;
+    struct job *job = LIST_ENTRY(control, struct job, control);
+    const Hl__Control__Reply *reply = control->reply;
+    const struct limits built = job->program->entry.limits;
+    const struct limits *now = &job->program->entry.limits;
 
-    images_invalidate(shard->engine, offer->program->entry.name);
-    images_offer(shard->engine, offer->program);
-    free(offer);
-}
-
-static void offer_program(struct shard *shard, struct program *program)
-{
-    struct offer *offer = malloc(sizeof(*offer));
-
-    if (!offer)
-        return; /* the first call builds it again */
-    offer->program = program_ref(program);
-    mailbox_post(&shard->engine->shards[0].mailbox, &offer->mail, on_offer);
+    if (reply->status != HL_STATUS_OK)
+        return;
+    if (reply->n_entries == 1)
+        job->result =
+            program_entry_from_control(&job->program->entry, reply->entries[0], &job->err);
+    else
+        job->result = -EPROTO;
+    if (job->result == 0 && now->memory == built.memory && now->io_size == built.io_size)
+        images_install(job->shard->engine, program_ref(job->program));
+    else
+        images_invalidate(job->shard->engine, job->load.entry.name);
 }
 
 static void on_registered(struct control_request *control)
@@ -225,13 +220,10 @@ static void on_registered(struct control_request *control)
 
     if (!accepted(job))
         return;
-    if (job->control.reply->n_entries != 1 ||
-        program_entry_from_control(&job->program->entry, job->control.reply->entries[0],
-                                   &job->err) < 0) {
+    if (job->result < 0) {
         job_fail(job, HL_STATUS_INTERNAL, "the registry's answer makes no sense");
         return;
     }
-    offer_program(job->shard, job->program);
     if (image_message_init(&m, job->program) < 0) {
         image_message_fini(&m);
         job_fail(job, HL_STATUS_RESOURCE_EXHAUSTED, "registered, but out of memory to say so");
@@ -268,6 +260,7 @@ static void on_built(uv_work_t *work, int status)
     job->control.request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
     job->control.request.register_ = &job->register_;
     job->control.fd = job->load.fd;
+    job->control.seen = on_register_seen;
     job->control.done = on_registered;
     control_link_request(job->shard->engine, &job->control);
 }
@@ -355,6 +348,15 @@ static void serve_register(const struct request *request)
 
 /* --- Unregister, List, Inspect ---------------------------------------------------------------- */
 
+/* On shard 0. */
+static void on_unregister_seen(struct control_request *control)
+{
+    struct job *job = LIST_ENTRY(control, struct job, control);
+
+    if (control->reply->status == HL_STATUS_OK)
+        images_invalidate(job->shard->engine, job->text);
+}
+
 static void on_unregistered(struct control_request *control)
 {
     struct job *job = LIST_ENTRY(control, struct job, control);
@@ -380,6 +382,7 @@ static void serve_unregister(const struct request *request)
     job->name.name = job->text;
     job->control.request.kind_case = HL__CONTROL__REQUEST__KIND_UNREGISTER;
     job->control.request.unregister = &job->name;
+    job->control.seen = on_unregister_seen;
     job->control.done = on_unregistered;
     control_link_request(job->shard->engine, &job->control);
 }

@@ -125,6 +125,10 @@ static void serve_request(struct rig *rig, const Hl__Control__Request *request, 
     } else if (request->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER && fd >= 0) {
         register_image(rig, request->register_, fd);
         image = find_image(rig, request->register_->name);
+    } else if (request->kind_case == HL__CONTROL__REQUEST__KIND_UNREGISTER) {
+        image = find_image(rig, request->unregister->name);
+        if (image)
+            image->name[0] = '\0';
     }
     if (rig->silent)
         return;

@@ -753,6 +753,27 @@ START_TEST(test_register)
 }
 END_TEST
 
+/* The front tells every worker but the one that asked. */
+START_TEST(test_unregister)
+{
+    Hl__V1__UnregisterRequest request = HL__V1__UNREGISTER_REQUEST__INIT;
+    struct rig_response response;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
+    request.name = (char *)"test";
+    rig_request(fd, 3, "hl.v1.Images", "Unregister", 0, &request.base);
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_int_eq(response.envelope.code, 0);
+    rig_response_free(&response);
+    ck_assert_int_eq(rig_call(fd, 5, &nothing), HL_STATUS_NOT_FOUND);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
 START_TEST(test_register_refused)
 {
     Hl__V1__RegisterRequest request = HL__V1__REGISTER_REQUEST__INIT;
@@ -876,6 +897,7 @@ int main(void)
     tcase_add_test(tc, test_broken_image);
     tcase_add_test(tc, test_damaged_image);
     tcase_add_test(tc, test_register);
+    tcase_add_test(tc, test_unregister);
     tcase_add_test(tc, test_register_refused);
     tcase_add_test(tc, test_inspect);
     tcase_add_test(tc, test_states);
