@@ -90,10 +90,8 @@ static void send_cancel(struct hl_client *client, uint32_t id)
 {
     Hl__V1__CancelRequest request = HL__V1__CANCEL_REQUEST__INIT;
     struct pending *p;
-    int r;
 
-    p = pending_new(client, PENDING_DROP, &r);
-    if (!p)
+    if (pending_new(&p, client, PENDING_DROP, NULL) < 0)
         return;
     request.call_id = id;
     request_send(client, p, SERVICE_FUNCTIONS, "Cancel", 0, &request.base, NULL);
@@ -114,10 +112,9 @@ int hl_client_invoke(struct hl_client *client, const struct hl_call *call, struc
         r = encode(&encoded, call, err);
     if (r < 0)
         return r;
-    p = pending_new(client, PENDING_WAIT, &r);
-    if (!p)
-        return failure_local(err, r, HL_STATUS_RESOURCE_EXHAUSTED, "too many requests: %s",
-                             strerror(-r));
+    r = pending_new(&p, client, PENDING_WAIT, err);
+    if (r < 0)
+        return r;
     p->type = &hl__v1__invoke_response__descriptor;
     id = p->stream;
     encoded.request.call_id = id;
@@ -147,10 +144,9 @@ int hl_client_submit(struct hl_client *client, const struct hl_call *call, hl_do
     r = encode(&encoded, call, err);
     if (r < 0)
         return r;
-    p = pending_new(client, PENDING_CALL, &r);
-    if (!p)
-        return failure_local(err, r, HL_STATUS_RESOURCE_EXHAUSTED, "too many requests: %s",
-                             strerror(-r));
+    r = pending_new(&p, client, PENDING_CALL, err);
+    if (r < 0)
+        return r;
     p->cb = cb;
     p->opaque = opaque;
     encoded.request.call_id = p->stream;

@@ -43,7 +43,7 @@ struct hl_client {
     int broken; /* negative errno once the connection is of no use */
     bool write_closed;
     bool in_callback;
-    uint32_t next_stream;
+    uint32_t next_stream; /* 0 when all are used up */
     struct buffer in, out;
     struct arena arena;          /* what the last function handed out */
     struct arena callback_arena; /* what a callback is given */
@@ -68,8 +68,9 @@ uint64_t client_now(void);
 
 /* ---- pending.c ---- */
 
-/* A new entry with a free stream id. Returns: NULL with *code set to -EAGAIN or -ENOMEM. */
-struct pending *pending_new(struct hl_client *client, enum pending_kind kind, int *code);
+/* A new entry with a stream id. Returns: 0; -EAGAIN, -ENOMEM or -EOVERFLOW with err filled. */
+int pending_new(struct pending **out, struct hl_client *client, enum pending_kind kind,
+                struct hl_client_error *err);
 struct pending *pending_find(const struct hl_client *client, uint32_t stream);
 void pending_remove(struct hl_client *client, struct pending *p);
 /* Calls every callback with the reason, and marks every waiter done. */

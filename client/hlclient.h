@@ -8,7 +8,8 @@
  * A struct hl_client is one connection and belongs to one thread at a time; different clients
  * share nothing, and the library has no global state. It never raises SIGPIPE, starts no thread
  * and never reconnects: once a connection is lost every function says so, and the caller
- * disconnects and connects again if it wants to.
+ * disconnects and connects again if it wants to; so too after the 2^31 requests that a connection
+ * can carry.
  *
  * Functions return 0 or a negative errno and, where they take one, fill err (which may be NULL).
  * Whatever a function hands out through a pointer (results, images, lists and the strings in them)

@@ -22,36 +22,36 @@ struct pending *pending_find(const struct hl_client *client, uint32_t stream)
     return p;
 }
 
-struct pending *pending_new(struct hl_client *client, enum pending_kind kind, int *code)
+int pending_new(struct pending **out, struct hl_client *client, enum pending_kind kind,
+                struct hl_client_error *err)
 {
     struct pending *p = client->spare;
     struct pending **head;
 
-    if (client->npending >= PENDING_MAX) {
-        *code = -EAGAIN;
-        return NULL;
-    }
-    if (p) {
+    /* ttrpc's stream ids only ever increase. */
+    if (client->next_stream == 0)
+        return failure_local(err, -EOVERFLOW, HL_STATUS_UNAVAILABLE,
+                             "this connection has served 2^31 requests; connect again");
+    if (client->npending >= PENDING_MAX)
+        return failure_local(err, -EAGAIN, HL_STATUS_RESOURCE_EXHAUSTED,
+                             "%u requests are on their way; process their answers first",
+                             PENDING_MAX);
+    if (p)
         client->spare = p->next;
-    } else {
+    else
         p = malloc(sizeof(*p));
-        if (!p) {
-            *code = -ENOMEM;
-            return NULL;
-        }
-    }
-    /* After 2^31 requests ids start over; one still in use by a long call is passed over. */
-    while (pending_find(client, client->next_stream))
-        client->next_stream += 2;
+    if (!p)
+        return failure_local(err, -ENOMEM, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
     *p = (struct pending){.stream = client->next_stream, .kind = kind};
-    client->next_stream += 2;
+    client->next_stream = p->stream == UINT32_MAX ? 0 : p->stream + 2;
     head = bucket(client, p->stream);
     p->next = *head;
     *head = p;
     client->npending++;
     if (kind == PENDING_CALL)
         client->ncalls++;
-    return p;
+    *out = p;
+    return 0;
 }
 
 void pending_remove(struct hl_client *client, struct pending *p)

@@ -82,10 +82,9 @@ int request_simple(struct hl_client *client, const char *service, const char *me
     struct pending *p;
     int r;
 
-    p = pending_new(client, PENDING_WAIT, &r);
-    if (!p)
-        return failure_local(err, r, HL_STATUS_RESOURCE_EXHAUSTED, "too many requests: %s",
-                             strerror(-r));
+    r = pending_new(&p, client, PENDING_WAIT, err);
+    if (r < 0)
+        return r;
     p->type = type;
     return request_run(client, service, method, request, 0, client->timeout_ns, p, response, err);
 }

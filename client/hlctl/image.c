@@ -89,7 +89,7 @@ void limits_print(const char *label, const struct hl_limits *limits)
 {
     char memory[32], deadline[32], io[32];
 
-    printf("%-11s %s memory, %s deadline, %s io, %u to %u instances, %u queued\n", label,
+    printf("%-11s %s memory, %s deadline, %s io, instances min %u max %u, queue %u\n", label,
            text_size(memory, sizeof(memory), limits->memory),
            text_duration(deadline, sizeof(deadline), limits->deadline_ns),
            text_size(io, sizeof(io), limits->io_size), limits->min_instances, limits->max_instances,

@@ -12,7 +12,7 @@ json_t *json_image(const struct hl_image *image);
 void image_print_summary(const struct hl_image *image);
 /* Everything. */
 void image_print(const struct hl_image *image);
-/* "64 MiB memory, 1 s deadline, …" */
+/* "defaults    64 MiB memory, 1 s deadline, …" */
 void limits_print(const char *label, const struct hl_limits *limits);
 /* Sixty-four hexadecimal digits and a NUL. */
 void sha256_text(char out[65], const uint8_t sha256[32]);

@@ -206,18 +206,17 @@ char *text_size(char *buf, size_t size, uint64_t bytes)
 
 char *text_duration(char *buf, size_t size, uint64_t ns)
 {
-    if (ns < 1000)
-        snprintf(buf, size, "%" PRIu64 " ns", ns);
-    else if (ns < 1000000)
-        snprintf(buf, size, "%.1f us", (double)ns / 1e3);
-    else if (ns < 1000000000)
-        snprintf(buf, size, "%.2f ms", (double)ns / 1e6);
-    else if (ns < 120ull * 1000000000)
-        snprintf(buf, size, "%.2f s", (double)ns / 1e9);
-    else if (ns < 7200ull * 1000000000)
-        snprintf(buf, size, "%.1f min", (double)ns / 60e9);
-    else
-        snprintf(buf, size, "%.1f h", (double)ns / 3600e9);
+    static const struct {
+        double ns;
+        const char *name;
+    } units[] = {{1, "ns"}, {1e3, "us"}, {1e6, "ms"}, {1e9, "s"}, {60e9, "min"}, {3600e9, "h"}};
+    unsigned int unit = 0;
+    double value;
+
+    while (unit + 1 < sizeof(units) / sizeof(units[0]) && (double)ns >= units[unit + 1].ns)
+        unit++;
+    value = (double)ns / units[unit].ns;
+    snprintf(buf, size, value == floor(value) ? "%.0f %s" : "%.3g %s", value, units[unit].name);
     return buf;
 }
 

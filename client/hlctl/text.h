@@ -20,7 +20,7 @@ int text_parse_value(const char *text, enum hl_type type, struct hl_value *out, 
 
 /* "1.5 MiB", "64 B". Returns: buf. */
 char *text_size(char *buf, size_t size, uint64_t bytes);
-/* "1.23 ms", "45.0 us". Returns: buf. */
+/* "1.23 ms", "45 us". Returns: buf. */
 char *text_duration(char *buf, size_t size, uint64_t ns);
 /* A number or bool as its shortest text that reads back as the same. Returns: buf. */
 char *text_number(char *buf, size_t size, const struct hl_value *value);

@@ -308,6 +308,24 @@ START_TEST(spinning)
 }
 END_TEST
 
+START_TEST(stream_ids_end)
+{
+    struct fake_server server = {0};
+    struct hl_client_error err;
+    struct hl_client *client;
+    struct hl_result result;
+
+    fake_start(&server, void_script, &client);
+    client->next_stream = UINT32_MAX - 2;
+    ck_assert_int_eq(invoke(client, &result, &err), 0);
+    ck_assert_int_eq(invoke(client, &result, &err), 0);
+    ck_assert_int_eq(invoke(client, &result, &err), -EOVERFLOW);
+    ck_assert_int_eq(err.status, HL_STATUS_UNAVAILABLE);
+    ck_assert_int_eq(hl_client_ping(client, NULL, 0, &err), -EOVERFLOW);
+    fake_stop(&server, client);
+}
+END_TEST
+
 /* ---- connecting ---- */
 
 START_TEST(connecting)
@@ -361,6 +379,7 @@ int main(void)
     tcase_add_test(tc, late_answer_is_thrown_away);
     tcase_add_test(tc, call_without_answer_is_given_up_and_cancelled);
     tcase_add_loop_test(tc, spinning, 0, 2);
+    tcase_add_test(tc, stream_ids_end);
     tcase_add_test(tc, connecting);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);

@@ -222,6 +222,9 @@ START_TEST(text_for_terminals)
     ck_assert_str_eq(value_line(buf, sizeof(buf), "a\nb", 3), "a b");
     ck_assert_str_eq(text_size(buf, sizeof(buf), 1536), "1.5 KiB");
     ck_assert_str_eq(text_duration(buf, sizeof(buf), 999), "999 ns");
+    ck_assert_str_eq(text_duration(buf, sizeof(buf), 1234567), "1.23 ms");
+    ck_assert_str_eq(text_duration(buf, sizeof(buf), 2000000000), "2 s");
+    ck_assert_str_eq(text_duration(buf, sizeof(buf), 0), "0 ns");
 }
 END_TEST
 
