@@ -14,7 +14,11 @@ GUEST_LIBRARY_FILES = \
 	guest/result.c \
 	guest/serve.c \
 	guest/text.c
-GUEST_HEADER_FILES = guest/hl_abi.h guest/hlguest.h guest/hlguest_macros.h
+GUEST_HEADER_FILES = \
+	guest/hl_abi.h \
+	guest/hlguest.h \
+	guest/hlguest_macros.h \
+	guest/hlguest_values.h
 GUEST_LIBRARY_OBJECTS = $(GUEST_LIBRARY_FILES:.c=.guest.o)
 EXTRA_DIST += $(GUEST_LIBRARY_FILES) guest/serve.h
 CLEANFILES += $(GUEST_LIBRARY_OBJECTS) guest/libhlguest.a

@@ -25,6 +25,10 @@ static const char *const programs[] = {
 #define PROGRAMS (int)(sizeof(programs) / sizeof(programs[0]))
 #define LONGEST  "a_name_of_sixty_three_bytes_is_the_longest_that_fits_in_any_one"
 
+#define SIXTEEN                                                                                    \
+    "sixteen(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, bytes)"    \
+    " -> string"
+
 static const char *const signatures[] = {
     "state() -> string",
     "room(bytes) -> u64",
@@ -52,8 +56,7 @@ static const char *const signatures[] = {
     "bytes(bytes) -> bytes",
     "int() -> void",
     LONGEST "() -> void",
-    "sixteen(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, bytes)"
-    " -> string",
+    SIXTEEN,
 };
 
 #define SIGNATURES (sizeof(signatures) / sizeof(signatures[0]))
