@@ -122,7 +122,7 @@ void listener_close(struct front *front); /* stops accepting, removes a socket o
 void worker_hand_over(struct front *front, const struct ucred *peer, int fd);
 void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int fd);
 void worker_request_done(struct worker *worker);
-void workers_invalidate(struct front *front, const struct worker *except, const char *name);
+void workers_invalidate(struct front *front, const char *name);
 void workers_reload(struct front *front);
 void workers_drain(struct front *front);
 void workers_kill(struct front *front);

@@ -247,7 +247,7 @@ static void on_changed(uv_work_t *work, int status)
         log_limited(&front->request_log, LOG_LEVEL_INFO, "image %s %s by uid %u",
                     request->manifest.name, request->drop ? "removed" : "registered",
                     request->worker->uid);
-        workers_invalidate(front, request->worker, request->manifest.name);
+        workers_invalidate(front, request->manifest.name);
         reply_ok(request->worker, request->id, request->drop ? NULL : &now, -1);
     }
     request_free(request);

@@ -538,7 +538,7 @@ void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
 
 /* To all of them */
 
-void workers_invalidate(struct front *front, const struct worker *except, const char *name)
+void workers_invalidate(struct front *front, const char *name)
 {
     Hl__Control__Invalidate message = HL__CONTROL__INVALIDATE__INIT;
     Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
@@ -546,10 +546,8 @@ void workers_invalidate(struct front *front, const struct worker *except, const 
     message.name = (char *)name;
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_INVALIDATE;
     packet.invalidate = &message;
-    for (struct worker *w = front->workers; w; w = w->next) {
-        if (w != except)
-            worker_send(w, &packet, -1);
-    }
+    for (struct worker *w = front->workers; w; w = w->next)
+        worker_send(w, &packet, -1);
 }
 
 void workers_reload(struct front *front)

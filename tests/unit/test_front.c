@@ -42,6 +42,8 @@ struct stub {
     unsigned int count;
     uint64_t received, next_id;
     bool draining;
+    bool asked; /* for a change: its own Invalidate must come before the Reply */
+    bool told;
 };
 
 static void stub_send(struct stub *stub, Hl__Control__ToFront *packet, int fd)
@@ -67,6 +69,9 @@ static void stub_request(struct stub *stub, Hl__Control__Request *request, int f
     Hl__Control__ToFront packet = HL__CONTROL__TO_FRONT__INIT;
 
     request->id = ++stub->next_id;
+    stub->asked = request->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER ||
+                  request->kind_case == HL__CONTROL__REQUEST__KIND_UNREGISTER;
+    stub->told = false;
     packet.kind_case = HL__CONTROL__TO_FRONT__KIND_REQUEST;
     packet.request = request;
     stub_send(stub, &packet, fd);
@@ -179,6 +184,9 @@ static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int f
     char text[4096];
     int n = snprintf(text, sizeof(text), "%d %s", reply->status, reply->message);
 
+    if (stub->asked && stub->told != (reply->status == 0))
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "wrong Invalidate");
+    stub->asked = false;
     for (size_t i = 0; i < reply->n_entries; i++) {
         const Hl__Control__Entry *entry = reply->entries[i];
 
@@ -228,6 +236,9 @@ static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, 
         stub_reply(stub, packet->reply, fd);
         break;
     case HL__CONTROL__TO_WORKER__KIND_INVALIDATE:
+        stub->told = true;
+        if (stub->asked)
+            break;
         snprintf(text, sizeof(text), "invalid %s", packet->invalidate->name);
         if (stub->count > 0 && write(stub->clients[0], text, strlen(text)) < 0)
             break;
