@@ -56,6 +56,9 @@
 #define ERROR_INT80  (0x80 * 8 + 2)
 #define INT80_LENGTH 2
 
+#define VECTOR_PF        14
+#define ERROR_USER_FETCH 0x14
+
 /* The kernel's struct sigaction, and the siginfo of SIGSYS. */
 struct kernel_sigaction {
     void (*handler)(int, void *, void *);
@@ -221,7 +224,12 @@ CODE static void send_report(int sig, const struct sigsys_info *info, const ucon
     }
     if (sig == SIGSYS) {
         report.vector = report.error_code = report.address = 0;
-        if (info->arch == AUDIT_ARCH_X86_64) {
+        if (info->call_addr >> 63) {
+            /* A jump into the vsyscall page, which Linux has turned into a call and a return. */
+            report.vector = VECTOR_PF;
+            report.error_code = ERROR_USER_FETCH;
+            report.regs.rip = report.address = info->call_addr;
+        } else if (info->arch == AUDIT_ARCH_X86_64) {
             report.kind = PROCESS_REPORT_SYSCALL;
         } else {
             report.vector = VECTOR_GP;

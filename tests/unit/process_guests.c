@@ -132,6 +132,12 @@ CODE void guest_kernel_read(void)
     (void)WORD(0xffffffff81000000ull);
 }
 
+CODE void guest_vsyscall(void)
+{
+    ((void (*)(void))(uintptr_t)TEST_VSYSCALL)();
+    hypercall(1, 0, 0, 0);
+}
+
 CODE void guest_simd(void)
 {
     uint32_t mxcsr = 0; /* nothing masked */

@@ -17,6 +17,7 @@ extern const char __start_test_guests_text[], __stop_test_guests_text[];
 #define TEST_DATA_END 0x340000u
 #define TEST_STACK    0x3f0000u /* a closed page below */
 #define TEST_SIZE     0x400000u
+#define TEST_VSYSCALL 0xffffffffff600000ull
 #define TEST_SECRET   0x5ec4e75ec4e75ec4ull
 
 void guest_hypercalls(void);
@@ -34,6 +35,7 @@ void guest_int3(void);
 void guest_int80(void);
 void guest_noncanonical(void);
 void guest_kernel_read(void);
+void guest_vsyscall(void);
 void guest_simd(void);
 void guest_alignment(void);
 void guest_stack_overflow(void);

@@ -261,6 +261,7 @@ static const struct {
     {"execute data", guest_execute_data, 14, 0x15, TEST_DATA},
     {"stack overflow", guest_stack_overflow, 14, 6, TEST_STACK - 8},
     {"kernel read", guest_kernel_read, 14, 4, 0xffffffff81000000},
+    {"vsyscall", guest_vsyscall, 14, 0x14, TEST_VSYSCALL},
     {"ud2", guest_ud2, 6, 0, 0},
     {"division", guest_divide, 0, 0, 0},
     {"hlt", guest_hlt, 13, 0, 0},
@@ -285,8 +286,8 @@ START_TEST(test_fault)
                   faults[_i].name, exit.fault.error_code);
     ck_assert_msg(exit.fault.address == faults[_i].address, "%s: address 0x%lx", faults[_i].name,
                   exit.fault.address);
-    if (faults[_i].guest == guest_execute_data)
-        ck_assert_uint_eq(exit.fault.rip, TEST_DATA);
+    if (faults[_i].vector == 14 && faults[_i].error_code & 0x10) /* fetching */
+        ck_assert_uint_eq(exit.fault.rip, faults[_i].address);
     else
         ck_assert(exit.fault.rip >= TEST_TEXT && exit.fault.rip < TEST_TEXT_END);
     ck_assert_int_lt(hv->run(m, hv_now_ns() + SECOND, &exit), 0);
