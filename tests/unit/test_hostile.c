@@ -97,24 +97,6 @@ START_TEST(foreign_address_is_closed)
 }
 END_TEST
 
-/* Where a guest is a process of the host, the kernel's page for system calls of old may answer a
- * jump with what the subset answers; it is there for nothing else. */
-START_TEST(legacy_vsyscall_page_gives_nothing)
-{
-    const uint64_t address = 0xffffffffff600000;
-    struct outcome o;
-
-    program_load(&hostile, "tests/guests/hostile");
-    expect_end(CALL(&hostile, "address_read", U64(address)), INSTANCE_END_FAULT);
-    expect_end(CALL(&hostile, "address_write", U64(address)), INSTANCE_END_FAULT);
-    o = CALL(&hostile, "address_jump", U64(address));
-    if (strcmp(program_hv->name, "process") != 0 || o.state != INSTANCE_DONE)
-        expect_end(o, INSTANCE_END_FAULT);
-    still_sound();
-    program_free(&hostile);
-}
-END_TEST
-
 START_TEST(shared_pages_are_read_only)
 {
     program_load(&hostile, "tests/guests/hostile");
@@ -566,7 +548,6 @@ static void add_case(Suite *suite, const char *backend, void (*open)(void))
     tcase_add_checked_fixture(tc, open, programs_close);
     tcase_add_loop_test(tc, fault_is_reported, 0, sizeof(faults) / sizeof(faults[0]));
     tcase_add_loop_test(tc, foreign_address_is_closed, 0, sizeof(foreign) / sizeof(foreign[0]));
-    tcase_add_test(tc, legacy_vsyscall_page_gives_nothing);
     tcase_add_test(tc, shared_pages_are_read_only);
     tcase_add_test(tc, privileged_instructions_do_not_work);
     tcase_add_test(tc, ports_are_closed);

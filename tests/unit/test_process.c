@@ -797,6 +797,8 @@ START_TEST(test_worker_gone)
     close(nursery_fd);
     ck_assert_int_eq(waitpid(nursery_pid, NULL, 0), nursery_pid);
     wait_for_descendants(0);
+    hv->machine_free(m);
+    hv->host_close(host);
 }
 END_TEST
 
