@@ -26,8 +26,8 @@ static const char *const programs[] = {
 #define LONGEST  "a_name_of_sixty_three_bytes_is_the_longest_that_fits_in_any_one"
 
 #define SIXTEEN                                                                                    \
-    "sixteen(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, bytes)"    \
-    " -> string"
+    ("sixteen(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, bytes)"   \
+     " -> string")
 
 static const char *const signatures[] = {
     "state() -> string",
@@ -55,7 +55,7 @@ static const char *const signatures[] = {
     "string(string) -> string",
     "bytes(bytes) -> bytes",
     "int() -> void",
-    LONGEST "() -> void",
+    (LONGEST "() -> void"),
     SIXTEEN,
 };
 
