@@ -25,8 +25,8 @@ class Soak(harness.DaemonTest):
         return total
 
     def descriptors(self):
-        if not harness.ROOT:
-            return None
+        if not harness.ROOT:  # a worker's /proc/PID/fd is root's to read
+            return 0
         return sum(len(os.listdir(f"/proc/{pid}/fd"))
                    for pid in [self.daemon.process.pid] + self.daemon.workers())
 
@@ -54,8 +54,7 @@ class Soak(harness.DaemonTest):
                   f"Python with every reset audited: {grown} kB more than {memory} kB")
             # A call that is held up past its quantum lets the next have an instance of its own, up
             # to the image's maximum of 8 and the shells kept ready: few descriptors each.
-            if descriptors is not None:
-                self.assertLess(self.descriptors(), descriptors + 40)
+            self.assertLess(self.descriptors(), descriptors + 40)
             # What would be lost a call, were a leak of 64 bytes in each, is 6.4 MB of 100,000.
             self.assertLess(grown, 4096 + (40000 if harness.SANITIZED else 0))
 
@@ -83,7 +82,7 @@ class Soak(harness.DaemonTest):
             memory, descriptors = self.memory(), self.descriptors()
             some(max(CALLS // 200, 40))
             self.assertEqual(connection.invoke("echo", "echo", b"x"), b"x")
-            harness.wait_until(lambda: abs((self.descriptors() or 0) - (descriptors or 0)) <= 8,
+            harness.wait_until(lambda: abs(self.descriptors() - descriptors) <= 8,
                                "descriptors to be closed")
             self.assertLess(self.memory() - memory, 8192 + (60000 if harness.SANITIZED else 0))
 
@@ -98,6 +97,6 @@ class Soak(harness.DaemonTest):
             some(6)
             memory, descriptors = self.memory(), self.descriptors()
             some(max(CALLS // 1000, 12))
-            harness.wait_until(lambda: abs((self.descriptors() or 0) - (descriptors or 0)) <= 8,
+            harness.wait_until(lambda: abs(self.descriptors() - descriptors) <= 8,
                                "descriptors to be closed")
             self.assertLess(self.memory() - memory, 16384 + (100000 if harness.SANITIZED else 0))

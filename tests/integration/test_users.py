@@ -164,17 +164,37 @@ class Confinement(harness.DaemonTest):
                 pass
         return found
 
+    def confined(self):
+        """The worker, and the processes that run guest code: the leaves of its family."""
+        return [self.worker] + [pid for pid in self.family[1:] if not harness.children(pid)]
+
     def test_every_thread_is_filtered(self):
-        for pid in self.family:
+        for pid in self.confined():
             for task in os.listdir(f"/proc/{pid}/task"):
                 status = harness.process_status(f"{pid}/task/{task}")
-                if status is None:
-                    continue
-                with self.subTest(pid=pid, name=status["Name"]):
-                    self.assertEqual(status["NoNewPrivs"], "1")
-                    self.assertEqual(status["Seccomp"], "2")
-                    for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
-                        self.assertEqual(int(status[kind], 16), 0, kind)
+                if status:
+                    with self.subTest(pid=pid, name=status["Name"]):
+                        self.assertEqual(status["Seccomp"], "2")
+
+    def test_nobody_has_privileges_or_gets_any(self):
+        """Those that only fork guests included."""
+        for pid in self.family:
+            status = harness.process_status(pid)
+            with self.subTest(pid=pid, name=status["Name"]):
+                self.assertEqual(status["NoNewPrivs"], "1")
+                for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+                    self.assertEqual(int(status[kind], 16), 0, kind)
+
+    def test_guest_process_holds_one_socket(self):
+        """On the process backend: no memory of the host's, no file, one way out."""
+        if self.daemon.backend != "process":
+            self.skipTest("there are no guest processes on kvm")
+        guests = self.confined()[1:]
+        self.assertTrue(guests)
+        for pid in guests:
+            links = list(self.links(pid, "fd").values())
+            self.assertEqual(len(links), 1, links)
+            self.assertTrue(links[0].startswith("socket:"), links)
 
     def test_worker_is_not_root(self):
         if not harness.ROOT:
@@ -187,12 +207,13 @@ class Confinement(harness.DaemonTest):
                 self.assertNotIn("0", status["Groups"].split(), status["Name"])
 
     def test_descriptors(self):
+        """A worker's: nothing that names a file of the system."""
         allowed = r"socket:|anon_inode:|/memfd:|pipe:|/dev/kvm$|/dev/null$"
-        for pid in self.family:
+        if self.daemon.backend == "process":
+            allowed += r"|(/proc)?/\d+/mem$"  # its guests' memory, of a procfs it has no path to
+        for pid in [self.worker]:
             for number, target in self.links(pid, "fd").items():
                 with self.subTest(pid=pid, number=number):
-                    if re.match(r"/proc/\d+/mem$", target) and self.daemon.backend == "process":
-                        continue
                     if target == self.daemon.log:  # standard output and error, as we gave them
                         self.assertIn(number, ("0", "1", "2"))
                         continue
