@@ -141,9 +141,11 @@ static void answer(int sock, int error, uint32_t step, uint32_t report)
 static void make_zygote(const struct process_request *request, size_t len, const int fds[2],
                         int proc)
 {
-    pid_t self = getpid();
-    pid_t pid = fork();
+    pid_t self = getpid(), pid;
 
+    /* Not fork(3): nothing of libc's (or of a sanitizer's, which starts a thread) is to be
+     * registered with the kernel in a process that is about to unmap it. */
+    pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid == 0) {
         if (!die_with_parent(self))
             _exit(1);
