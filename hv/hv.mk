@@ -135,3 +135,5 @@ libprocessguests_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
 tests_unit_test_process_SOURCES = tests/unit/test_process.c
 tests_unit_test_process_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_process_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
+TESTS += tests/unit/test_process_code.sh
+EXTRA_DIST += tests/unit/test_process_code.sh

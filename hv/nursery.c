@@ -300,7 +300,7 @@ int nursery_report(int fd, struct nursery_report *report, struct hl_error *err)
 {
     const struct process_request_header header = {.magic = PROCESS_MAGIC,
                                                   .kind = PROCESS_REQUEST_REPORT};
-    struct process_reply reply;
+    struct process_reply reply = {0};
     int ends[2];
     int rc = process_socketpair(ends);
     _cleanup_close_ int ours = ends[0], theirs = ends[1];

@@ -480,8 +480,8 @@ static int process_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum
         .len = len,
         .prot = (prot ? PROT_READ : PROT_NONE) | (prot & HV_PROT_WRITE ? PROT_WRITE : 0),
     };
+    const uint8_t *before;
     size_t npages;
-    const uint8_t *before = m->snap ? snapshot_prot(m->snap, &npages) : NULL;
     int rc = process_await(m, NULL);
 
     if (rc < 0)
@@ -493,6 +493,7 @@ static int process_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum
     if (len == 0)
         return 0;
     if (!m->prot) {
+        before = snapshot_prot(m->snap, &npages);
         m->prot = malloc(npages);
         if (!m->prot)
             return -ENOMEM;

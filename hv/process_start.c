@@ -75,7 +75,7 @@ static int add_runs(struct process_request *request, const struct snapshot *snap
 static int ask_for_zygote(int nursery, struct snapshot *snap, int *sock, struct hl_error *err)
 {
     _cleanup_free_ struct process_request *request = calloc(1, sizeof(*request));
-    struct process_reply reply;
+    struct process_reply reply = {0};
     size_t count;
     int ends[2];
     int rc = request ? process_socketpair(ends) : -ENOMEM;
@@ -246,7 +246,7 @@ static int ask_for_process(struct hv_machine *m, struct hl_error *err)
 
 static int receive_hello(struct hv_machine *m, struct hl_error *err)
 {
-    struct process_reply reply;
+    struct process_reply reply = {0};
     int fds[2];
     int rc = process_receive_reply(m->sock, &reply, fds);
 
