@@ -71,7 +71,10 @@ FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_C
 tests_unit_test_configuration_SOURCES = tests/unit/test_configuration.c
 tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS) -DSOURCE_DIR='"$(abs_top_srcdir)"'
 tests_unit_test_configuration_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_front_SOURCES = tests/unit/test_front.c
+tests_unit_test_front_SOURCES = \
+	tests/unit/front_stub.c \
+	tests/unit/front_stub.h \
+	tests/unit/test_front.c
 tests_unit_test_front_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_front_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_registry_SOURCES = tests/unit/test_registry.c

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The front's tests' own worker: single-threaded, blocking, and as badly behaved as it is told. */
+#include "config.h"
+
+#include "tests/unit/front_stub.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/control.h"
+#include "daemon/control.pb-c.h"
+
+#define CLIENTS_MAX 300
+
+struct stub {
+    int channel;
+    uint32_t uid;
+    int clients[CLIENTS_MAX];
+    unsigned int count;
+    uint64_t received, next_id;
+    bool draining;
+    bool asked; /* for a change: its own Invalidate must come before the Reply */
+    bool told;
+    bool slow;
+};
+
+static void stub_send(struct stub *stub, Hl__Control__ToFront *packet, int fd)
+{
+    if (control_send(stub->channel, &packet->base, fd) < 0)
+        _exit(3);
+}
+
+static void stub_idle(struct stub *stub)
+{
+    Hl__Control__Idle idle = HL__CONTROL__IDLE__INIT;
+    Hl__Control__ToFront packet = HL__CONTROL__TO_FRONT__INIT;
+
+    idle.connections = stub->count;
+    idle.received = stub->received;
+    packet.kind_case = HL__CONTROL__TO_FRONT__KIND_IDLE;
+    packet.idle = &idle;
+    stub_send(stub, &packet, -1);
+}
+
+static void stub_request(struct stub *stub, Hl__Control__Request *request, int fd)
+{
+    Hl__Control__ToFront packet = HL__CONTROL__TO_FRONT__INIT;
+
+    request->id = ++stub->next_id;
+    stub->asked = request->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER ||
+                  request->kind_case == HL__CONTROL__REQUEST__KIND_UNREGISTER;
+    stub->told = false;
+    packet.kind_case = HL__CONTROL__TO_FRONT__KIND_REQUEST;
+    packet.request = request;
+    stub_send(stub, &packet, fd);
+}
+
+static int memory_file(const char *content, size_t size, bool sealed)
+{
+    int fd = memfd_create("program", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || write(fd, content, size) != (ssize_t)size)
+        _exit(4);
+    if (sealed)
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);
+    return fd;
+}
+
+/* "r NAME FLAGS CONTENT": p private, u unsealed, s wrong sha, z wrong size, n no descriptor,
+ * m too much memory */
+static void stub_register(struct stub *stub, const char *line)
+{
+    Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
+    Hl__Control__Register asked = HL__CONTROL__REGISTER__INIT;
+    Hl__Control__LimitSet limits = HL__CONTROL__LIMIT_SET__INIT;
+    char name[128] = "", flags[16] = "", content[4096] = "";
+    uint8_t sha256[32];
+    int fd;
+
+    sscanf(line, "r %127s %15s %4095s", name, flags, content);
+    crypto_hash_sha256(sha256, (const uint8_t *)content, strlen(content));
+    sha256[0] ^= strchr(flags, 's') ? 1 : 0;
+    asked.name = name;
+    asked.size = strlen(content) + (strchr(flags, 'z') ? 1 : 0);
+    asked.sha256.data = sha256;
+    asked.sha256.len = sizeof(sha256);
+    asked.private_ = strchr(flags, 'p') != NULL;
+    limits.memory = strchr(flags, 'm') ? UINT64_MAX : 16u << 20;
+    asked.limits = &limits;
+    request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
+    request.register_ = &asked;
+    fd = memory_file(content, strlen(content), !strchr(flags, 'u'));
+    stub_request(stub, &request, strchr(flags, 'n') ? -1 : fd);
+    close(fd);
+}
+
+static void stub_named(struct stub *stub, int kind, const char *line)
+{
+    Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
+    Hl__Control__Name asked = HL__CONTROL__NAME__INIT;
+    Hl__Control__List list = HL__CONTROL__LIST__INIT;
+
+    asked.name = (char *)line + 2;
+    request.kind_case = kind;
+    if (kind == HL__CONTROL__REQUEST__KIND_LIST) {
+        list.after = (char *)line + 2;
+        list.limit = 2;
+        request.list = &list;
+    } else if (kind == HL__CONTROL__REQUEST__KIND_RESOLVE) {
+        request.resolve = &asked;
+    } else {
+        request.unregister = &asked;
+    }
+    stub_request(stub, &request, -1);
+}
+
+/* What a client told the worker to do; anything else is echoed. */
+static void stub_obey(struct stub *stub, int client, char *line)
+{
+    Hl__Control__Idle idle = HL__CONTROL__IDLE__INIT;
+    Hl__Control__ToFront packet = HL__CONTROL__TO_FRONT__INIT;
+
+    switch (line[0]) {
+    case 'q':
+        _exit(line[1] == '0' ? 0 : 7);
+    case 'i': /* an impossible count */
+        idle.received = 1000;
+        packet.kind_case = HL__CONTROL__TO_FRONT__KIND_IDLE;
+        packet.idle = &idle;
+        stub_send(stub, &packet, -1);
+        break;
+    case 'g': /* no message at all */
+        if (send(stub->channel, "\xff\xff\xff", 3, 0) < 0)
+            _exit(5);
+        break;
+    case 'z': /* done with this client, and slow to look for the next */
+        shutdown(client, SHUT_RDWR);
+        stub->slow = true;
+        break;
+    case 'h': /* reads nothing any more */
+        pause();
+        break;
+    case 'r':
+        stub_register(stub, line);
+        break;
+    case 'R':
+        stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
+        break;
+    case 'U':
+        stub_named(stub, HL__CONTROL__REQUEST__KIND_UNREGISTER, line);
+        break;
+    case 'L':
+        stub_named(stub, HL__CONTROL__REQUEST__KIND_LIST, line);
+        break;
+    case 'p':
+        dprintf(client, "%d", getpid());
+        break;
+    default:
+        if (write(client, line, strlen(line)) < 0)
+            break;
+    }
+}
+
+static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int fd)
+{
+    char text[4096];
+    int n = snprintf(text, sizeof(text), "%d %s", reply->status, reply->message);
+
+    if (stub->asked && stub->told != (reply->status == 0))
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "wrong Invalidate");
+    stub->asked = false;
+    for (size_t i = 0; i < reply->n_entries; i++) {
+        const Hl__Control__Entry *entry = reply->entries[i];
+
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "%s:%u", entry->name, entry->owner_uid);
+        /* As it was asked for, and the built-in default. */
+        if (entry->limits->memory != 16u << 20 || entry->limits->max_instances != 8)
+            n += snprintf(text + n, sizeof(text) - (size_t)n, " with other limits");
+    }
+    if (reply->more)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, "+");
+    if (fd >= 0) {
+        ssize_t got = pread(fd, text + n + 1, 64, 0);
+        bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+
+        text[n] = writable ? '!' : '=';
+        n += 1 + (int)got;
+    }
+    if (stub->count > 0 && write(stub->clients[stub->count - 1], text, (size_t)n) < 0)
+        return;
+}
+
+static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, int fd)
+{
+    Hl__Control__Ready ready = HL__CONTROL__READY__INIT;
+    Hl__Control__ToFront answer = HL__CONTROL__TO_FRONT__INIT;
+    char *how[] = {(char *)"a stub\nof a test"};
+    char text[128];
+
+    switch (packet->kind_case) {
+    case HL__CONTROL__TO_WORKER__KIND_WELCOME:
+        stub->uid = packet->welcome->uid;
+        ready.confinement = how;
+        ready.n_confinement = 1;
+        answer.kind_case = HL__CONTROL__TO_FRONT__KIND_READY;
+        answer.ready = &ready;
+        stub_send(stub, &answer, -1);
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_CONNECTION:
+        stub->received++;
+        stub->clients[stub->count++] = fd;
+        stub_idle(stub);
+        snprintf(text, sizeof(text), "uid %u", stub->uid);
+        if (write(fd, text, strlen(text)) < 0)
+            break;
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_REPLY:
+        stub_reply(stub, packet->reply, fd);
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_INVALIDATE:
+        stub->told = true;
+        if (stub->asked)
+            break;
+        snprintf(text, sizeof(text), "invalid %s", packet->invalidate->name);
+        if (stub->count > 0 && write(stub->clients[0], text, strlen(text)) < 0)
+            break;
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_RELOAD:
+        snprintf(text, sizeof(text), "quantum %llu",
+                 (unsigned long long)packet->reload->quantum_ns);
+        if (stub->count > 0 && write(stub->clients[0], text, strlen(text)) < 0)
+            break;
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_DRAIN:
+        stub->draining = true;
+        if (stub->count == 0)
+            _exit(0);
+        break;
+    default:
+        _exit(6);
+    }
+}
+
+static void stub_client(struct stub *stub, unsigned int index)
+{
+    char line[4096];
+    ssize_t n = read(stub->clients[index], line, sizeof(line) - 1);
+
+    if (n > 0) {
+        line[n] = '\0';
+        stub_obey(stub, stub->clients[index], line);
+        return;
+    }
+    if (n < 0 && errno == EAGAIN)
+        return;
+    close(stub->clients[index]);
+    stub->clients[index] = stub->clients[--stub->count];
+    stub_idle(stub);
+    if (stub->slow)
+        usleep(400000);
+    stub->slow = false;
+    if (stub->draining && stub->count == 0)
+        _exit(0);
+}
+
+int front_stub_main(int channel)
+{
+    struct stub stub = {.channel = channel};
+
+    for (;;) {
+        struct pollfd fds[CLIENTS_MAX + 1];
+        unsigned int count = stub.count;
+        ProtobufCMessage *message;
+        int fd;
+
+        fds[0] = (struct pollfd){.fd = channel, .events = POLLIN};
+        for (unsigned int i = 0; i < count; i++)
+            fds[i + 1] = (struct pollfd){.fd = stub.clients[i], .events = POLLIN};
+        poll(fds, count + 1, -1);
+        for (unsigned int i = count; i > 0; i--) {
+            if (fds[i].revents)
+                stub_client(&stub, i - 1);
+        }
+        if (!fds[0].revents)
+            continue;
+        if (control_recv(channel, &hl__control__to_worker__descriptor, &message, &fd) != 1)
+            return 0;
+        stub_packet(&stub, (Hl__Control__ToWorker *)message, fd);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
+}
