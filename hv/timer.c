@@ -24,7 +24,8 @@
 #endif
 
 #define NEVER    UINT64_MAX
-#define FLOOR_NS 50000u /* the shortest run that a time in the past gives */
+#define FLOOR_NS 50000u  /* the shortest run that a time in the past gives */
+#define AHEAD_NS 300000u /* a timer due this soon for a run that is over is moved on */
 #define NS_PER_S 1000000000u
 #define MAX_S    (1u << 30) /* of a timer; later counts as never */
 
@@ -159,22 +160,21 @@ void hv_kick_send(struct hv_kick *kick)
 
 void hv_kick_begin(struct hv_kick *kick, uint64_t until_ns)
 {
-    uint64_t floor_ns;
+    uint64_t now = hv_now_ns(), armed_ns = self.armed_ns;
+    bool move_on;
 
-    /* Only a thread that has to arm the timer looks at the clock: while one is armed for earlier,
-     * until_ns cannot be in the past without a signal about to come. */
-    if (until_ns < self.armed_ns) {
-        floor_ns = hv_now_ns() + FLOOR_NS;
-        if (until_ns < floor_ns)
-            until_ns = floor_ns;
-    }
+    if (until_ns < now + FLOOR_NS)
+        until_ns = now + FLOOR_NS;
+    /* What is armed was for an earlier run. Its signal would do no harm but cost this run an exit,
+     * so it is moved on when it is near; far from it, the next runs will be shorter than that. */
+    move_on = until_ns < armed_ns || armed_ns < now + AHEAD_NS;
     *kick->flag = 0;
     kick->until_ns = until_ns;
     /* Before arming: should the timer fire in between, the handler arms it again for this run. */
     atomic_signal_fence(memory_order_seq_cst);
     self.current = kick;
     atomic_signal_fence(memory_order_seq_cst);
-    if (until_ns < self.armed_ns)
+    if (move_on || until_ns < self.armed_ns)
         arm(until_ns);
 
     atomic_store(&kick->thread, self.tid);

@@ -5,8 +5,9 @@
 /*
  * What takes a thread out of a guest: one POSIX timer per thread (SIGEV_THREAD_ID) and one signal,
  * HV_KICK_SIGNAL, whose handler marks the run that the thread is in. The timer is armed only when
- * the wanted time is earlier than the one it is armed for, so a stream of short calls with the same
- * deadline costs a system call now and then and not one per call.
+ * the wanted time is earlier than the one it is armed for, or when that one is near and was for an
+ * earlier run; so a stream of short calls with the same time to each costs a system call now and
+ * then, not one per call, and is not interrupted.
  *
  * A backend's run:
  *

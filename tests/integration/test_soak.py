@@ -35,7 +35,8 @@ class Soak(harness.DaemonTest):
         window = 8  # on their way at once
         streams = []
         for _ in range(count):
-            streams.append(connection.start_invoke("echo", "echo", payload))
+            # With every reset audited, a queue of them on a busy machine outlasts the default.
+            streams.append(connection.start_invoke("echo", "echo", payload, deadline=60))
             if len(streams) == window:
                 self.assertEqual(connection.finish_invoke(streams.pop(0))["result"],
                                  {"data": payload})
