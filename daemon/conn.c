@@ -420,7 +420,7 @@ static void process(struct conn *conn)
             break;
         conn->start += FRAME_HEADER_SIZE + header.length;
         serve_frame(conn, &header, conn->buf + conn->start - header.length);
-        if (conn->start < conn->end && hv_now_ns() > until) {
+        if (!conn->closing && conn->start < conn->end && hv_now_ns() > until) {
             shard_defer(conn->shard, conn);
             break;
         }

@@ -249,6 +249,29 @@ START_TEST(test_pipelined)
 }
 END_TEST
 
+/* A frame that ends the connection, with more behind it when the turn's time is up. */
+START_TEST(test_ended_with_more_to_serve)
+{
+    struct frame_header header = {.stream = 1, .type = FRAME_RESPONSE};
+    uint8_t frames[2 * FRAME_HEADER_SIZE];
+
+    settings.quantum_ns = 100;
+    start();
+    frame_encode_header(frames, &header);
+    header.type = FRAME_REQUEST;
+    frame_encode_header(frames + FRAME_HEADER_SIZE, &header);
+    for (int i = 0; i < 20; i++) {
+        int fd = rig_connect(&rig);
+
+        rig_send(fd, frames, sizeof(frames));
+        ck_assert(rig_closed(fd));
+        close(fd);
+    }
+    ck_assert_uint_eq(counter("malformed"), 20);
+    finish();
+}
+END_TEST
+
 START_TEST(test_large_frames)
 {
     const size_t sizes[] = {1, 16384, 65536, 1 << 20, (4 << 20) - 100};
@@ -473,6 +496,7 @@ int main(void)
     tcase_add_test(tc, test_amplification);
     tcase_add_test(tc, test_byte_by_byte);
     tcase_add_test(tc, test_pipelined);
+    tcase_add_test(tc, test_ended_with_more_to_serve);
     tcase_add_test(tc, test_large_frames);
     tcase_add_test(tc, test_slow_sender);
     tcase_add_test(tc, test_not_reading);
