@@ -12,6 +12,7 @@
 #include <cap-ng.h>
 #include <errno.h>
 #include <grp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -87,6 +88,9 @@ static int limit_resources(const struct confine_options *options, struct hl_erro
 {
     int r = set_limit(RLIMIT_CORE, 0, "RLIMIT_CORE", err);
 
+    /* The limit is of the settings at the start, and those may grow: EFBIG for what is past it, not
+     * the end of everybody's calls. */
+    signal(SIGXFSZ, SIG_IGN);
     if (r == 0)
         r = set_limit(RLIMIT_NOFILE, options->max_files, "RLIMIT_NOFILE", err);
     if (r == 0)
