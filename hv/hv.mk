@@ -124,7 +124,7 @@ libhvguest_la_SOURCES = hv/process_guest.c
 libhvguest_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
 libhv_la_LIBADD += libhvguest.la
 FREESTANDING_CFLAGS = -fPIC -ffreestanding -fno-sanitize=all -fno-stack-protector \
-	-U_FORTIFY_SOURCE -fno-tree-loop-distribute-patterns -fno-tree-vectorize \
+	-U_FORTIFY_SOURCE $(NO_LOOP_CALLS) -fno-tree-vectorize \
 	-fno-jump-tables -mgeneral-regs-only -fno-asynchronous-unwind-tables
 
 check_PROGRAMS += tests/unit/test_process

@@ -21,6 +21,7 @@ if FUZZ
 FUZZ_TARGETS = \
 	tests/fuzz/fuzz_client \
 	tests/fuzz/fuzz_control \
+	tests/fuzz/fuzz_files \
 	tests/fuzz/fuzz_image \
 	tests/fuzz/fuzz_wire
 noinst_PROGRAMS += $(FUZZ_TARGETS)
@@ -40,6 +41,10 @@ tests_fuzz_fuzz_control_SOURCES = tests/fuzz/fuzz_control.c
 tests_fuzz_fuzz_control_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_control_LDADD = libcontrol.la
 tests_fuzz_fuzz_control_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_fuzz_files_SOURCES = tests/fuzz/fuzz_files.c
+tests_fuzz_fuzz_files_CFLAGS = $(AM_CFLAGS) $(SODIUM_CFLAGS)
+tests_fuzz_fuzz_files_LDADD = libfront.la
+tests_fuzz_fuzz_files_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz_image.c tests/fake/elf.c tests/fake/elf.h
 tests_fuzz_fuzz_image_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_image_LDADD = libhv.la
