@@ -61,6 +61,7 @@ int engine_new(struct engine **out, const struct engine_config *config, struct h
     engine->shards = calloc(engine->nshards, sizeof(*engine->shards));
     if (!engine->shards)
         r = -ENOMEM;
+    engine->made = engine->nshards;
     for (unsigned int i = 0; r == 0 && i < engine->nshards; i++)
         r = shard_init(&engine->shards[i], engine, i, &config->settings);
     if (r == 0)
@@ -87,35 +88,44 @@ static void shard_thread(void *opaque)
         abort(); /* no timer for this thread: nothing could stop a guest */
 }
 
-int engine_run(struct engine *engine)
+/* Without a thread for it a shard is left out; nobody has heard of it yet. */
+static void start_threads(struct engine *engine)
 {
     unsigned int started = 1;
-    int r = 0;
 
-    for (; r == 0 && started < engine->nshards; started++) {
+    for (; started < engine->nshards; started++) {
         struct shard *shard = &engine->shards[started];
+        int r = uv_thread_create(&shard->thread, shard_thread, shard);
 
-        r = uv_thread_create(&shard->thread, shard_thread, shard);
-        shard->thread_started = r == 0;
+        if (r < 0) {
+            log_warning("%u shards instead of %u: %s", started, engine->nshards, strerror(-r));
+            break;
+        }
     }
-    if (r < 0) {
-        /* The shards without a thread count as stopped; the others are told to. */
-        log_error("starting a shard: %s", strerror(-r));
+    engine->nshards = started;
+    atomic_store(&engine->unquiet, started);
+}
+
+int engine_run(struct engine *engine)
+{
+    int r = control_link_ready(engine->control);
+
+    if (r < 0)
         return r;
-    }
-    r = control_link_ready(engine->control);
-    if (r == 0)
-        r = shard_run(&engine->shards[0]);
+    start_threads(engine);
+    r = shard_run(&engine->shards[0]);
+    if (r < 0)
+        abort(); /* as in shard_thread */
     for (unsigned int i = 1; i < engine->nshards; i++)
         uv_thread_join(&engine->shards[i].thread);
-    return r;
+    return 0;
 }
 
 void engine_free(struct engine *engine)
 {
     if (!engine)
         return;
-    for (unsigned int i = 0; engine->shards && i < engine->nshards; i++)
+    for (unsigned int i = 0; engine->shards && i < engine->made; i++)
         shard_fini(&engine->shards[i]);
     control_link_free(engine->control);
     images_free(engine->images);

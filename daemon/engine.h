@@ -43,7 +43,8 @@ struct engine {
     struct confine_report confinement;
     uint64_t started_ns;
     struct budget budget;
-    unsigned int nshards;
+    unsigned int nshards; /* that run */
+    unsigned int made;    /* of shards, to be undone */
     struct shard *shards;
     struct images *images;        /* shard 0's */
     struct control_link *control; /* shard 0's */

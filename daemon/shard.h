@@ -28,7 +28,6 @@ struct shard {
     struct engine *engine;
     unsigned int index;
     uv_thread_t thread;
-    bool thread_started;
     uv_loop_t loop;
     struct mailbox mailbox;
     uv_idle_t idle; /* active while there is something to do without being told */
