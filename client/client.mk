@@ -70,7 +70,7 @@ libhlctl_la_SOURCES = \
 	client/hlctl/value.h
 libhlctl_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
 libhlctl_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
-libhlctl_la_LIBADD = $(JANSSON_LIBS)
+libhlctl_la_LIBADD = libbase.la $(JANSSON_LIBS)
 
 bin_PROGRAMS += hlctl
 hlctl_SOURCES = client/hlctl/main.c

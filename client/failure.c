@@ -87,6 +87,8 @@ static void copy_line(char *out, size_t size, const void *text, size_t len)
     for (size_t i = 0; i < len; i++) {
         if ((uint8_t)out[i] < 0x20 || out[i] == 0x7f)
             out[i] = ' ';
+        else if ((uint8_t)out[i] == 0xc2 && (uint8_t)out[i + 1] < 0xa0) /* U+0080 to U+009F */
+            out[i] = out[i + 1] = ' ';
     }
     out[len] = '\0';
 }

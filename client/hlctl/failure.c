@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/hlctl/text.h"
+
 enum exit_code exit_code_of(const struct hl_client_error *err)
 {
     switch (err->status) {
@@ -27,10 +29,13 @@ enum exit_code exit_code_of(const struct hl_client_error *err)
     }
 }
 
+/* What names and texts of others are in it has not been looked at yet. */
 static void print_line(const char *text)
 {
+    char line[1024];
+
     fflush(stdout);
-    fprintf(stderr, "hlctl: %s\n", text);
+    fprintf(stderr, "hlctl: %s\n", text_printable(line, sizeof(line), text));
 }
 
 static json_t *hex_number(uint64_t value)

@@ -81,7 +81,7 @@ static void print_functions(const struct hl_image *image)
 
         hl_signature_format(signature, sizeof(signature), image->functions[i].name,
                             &image->functions[i].sig);
-        printf("  %s\n", signature);
+        printf("  %s\n", text_clean(signature, strlen(signature), '?'));
     }
 }
 

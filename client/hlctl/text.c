@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/value.h"
+
 int text_parse_count(const char *text, uint64_t max, uint64_t *out)
 {
     char *end;
@@ -264,12 +266,30 @@ char *text_number(char *buf, size_t size, const struct hl_value *value)
     return buf;
 }
 
+/* How many bytes of text are one character that a terminal prints; 0 when it might obey the first.
+ * U+0080 to U+009F are control characters too: a terminal may take U+009B for ESC [. */
+static size_t printable(const char *text, size_t len)
+{
+    unsigned char first = (unsigned char)text[0];
+    size_t size = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+
+    if (size > len || first < 0x20 || first == 0x7f || !hl_utf8_valid(text, size))
+        return 0;
+    return first == 0xc2 && (unsigned char)text[1] < 0xa0 ? 0 : size;
+}
+
+char *text_clean(char *text, size_t len, char instead)
+{
+    for (size_t i = 0, n; i < len; i += n ? n : 1) {
+        n = printable(text + i, len - i);
+        if (n == 0)
+            text[i] = instead;
+    }
+    return text;
+}
+
 char *text_printable(char *buf, size_t size, const char *text)
 {
-    size_t i;
-
-    for (i = 0; text[i] && i + 1 < size; i++)
-        buf[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
-    buf[i] = '\0';
-    return buf;
+    snprintf(buf, size, "%s", text);
+    return text_clean(buf, strlen(buf), '?');
 }

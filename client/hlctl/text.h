@@ -24,7 +24,10 @@ char *text_size(char *buf, size_t size, uint64_t bytes);
 char *text_duration(char *buf, size_t size, uint64_t ns);
 /* A number or bool as its shortest text that reads back as the same. Returns: buf. */
 char *text_number(char *buf, size_t size, const struct hl_value *value);
-/* text with control characters as '?', so that a terminal takes it for text. Returns: buf. */
+/* What a terminal might obey, and what is no UTF-8, becomes instead, byte by byte. Returns: text.
+ */
+char *text_clean(char *text, size_t len, char instead);
+/* text cleaned with '?', cut to fit. Returns: buf. */
 char *text_printable(char *buf, size_t size, const char *text);
 
 #endif

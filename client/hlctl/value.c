@@ -88,8 +88,7 @@ char *value_line(char *buf, size_t size, const char *text, size_t len)
 {
     if (len > size - 1)
         len = size - 1;
-    for (size_t i = 0; i < len; i++)
-        buf[i] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i];
+    memcpy(buf, text, len);
     buf[len] = '\0';
-    return buf;
+    return text_clean(buf, len, ' ');
 }

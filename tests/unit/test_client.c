@@ -138,7 +138,7 @@ static void errors_script(struct fake_server *server)
     fake_read(server, &got);
     fault.vector = 14;
     fault.address = 0x10;
-    fault.symbol = "f+0x4\x1b";
+    fault.symbol = "f+0x4\x1b\xc2\x9bm\u00e9";
     accounting.exits = 3;
     accounting.backend = "a name longer than what it is copied to";
     fake_status(server, got.stream, HL_STATUS_ABORTED, "page\nfault", details, 3);
@@ -166,7 +166,7 @@ START_TEST(errors_of_hld)
     ck_assert(err.remote && err.has_fault && err.has_accounting);
     ck_assert_uint_eq(err.fault.vector, 14);
     ck_assert_uint_eq(err.fault.address, 0x10);
-    ck_assert_str_eq(err.fault.symbol, "f+0x4 ");
+    ck_assert_str_eq(err.fault.symbol, "f+0x4   m\u00e9");
     ck_assert_uint_eq(err.accounting.exits, 3);
     ck_assert_uint_eq(strlen(err.accounting.backend), sizeof(err.accounting.backend) - 1);
     ck_assert_str_eq(err.text, "page fault");

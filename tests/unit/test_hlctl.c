@@ -219,6 +219,15 @@ START_TEST(text_for_terminals)
 
     ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\x1b[m"), "a?[m");
     ck_assert_str_eq(text_printable(buf, sizeof(buf), "longer than it"), "longer ");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\u00e9\u20ac"), "a\u00e9\u20ac");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\xc2\x9b[m"), "a??[m");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\x9b[m"), "a?[m");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "12345\u20ac"), "12345??");
+    ck_assert_str_eq(value_line(buf, sizeof(buf),
+                                "\xc2\x9b"
+                                "1m",
+                                4),
+                     "  1m");
     ck_assert_str_eq(value_line(buf, sizeof(buf), "a\nb", 3), "a b");
     ck_assert_str_eq(text_size(buf, sizeof(buf), 1536), "1.5 KiB");
     ck_assert_str_eq(text_duration(buf, sizeof(buf), 999), "999 ns");
