@@ -20,6 +20,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/standard.h"
 #include "daemon/configuration.h"
 #include "daemon/front.h"
 #include "daemon/log.h"
@@ -53,6 +54,14 @@ struct arguments {
     const char *socket, *state_dir, *backend;
     bool check;
 };
+
+static int printed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_SUCCESS;
+    fputs("hld: cannot write the output\n", stderr);
+    return EXIT_FAILURE;
+}
 
 static void print_line(void *opaque, const char *line)
 {
@@ -95,10 +104,10 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments)
             break;
         case 'h':
             fputs(usage_text, stdout);
-            return EXIT_SUCCESS;
+            return printed();
         case 'V':
             puts(PACKAGE_NAME " " PACKAGE_VERSION);
-            return EXIT_SUCCESS;
+            return printed();
         default:
             fputs("Try 'hld --help'.\n", stderr);
             return EXIT_USAGE;
@@ -274,7 +283,7 @@ static int check_config(const struct arguments *arguments)
     if (r < 0)
         return EXIT_FAILURE;
     puts("OK");
-    return EXIT_SUCCESS;
+    return printed();
 }
 
 int main(int argc, char **argv)
@@ -283,7 +292,7 @@ int main(int argc, char **argv)
     int status;
 
     signal(SIGPIPE, SIG_IGN);
-    if (sodium_init() < 0)
+    if (hl_standard_open() < 0 || sodium_init() < 0)
         return EXIT_FAILURE;
     log_init(NULL);
     if (argc == 2 && strcmp(argv[1], "--worker") == 0)

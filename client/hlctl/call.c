@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hlctl call: one call. Its result goes to standard output as it is, so that pipes work. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "client/hlctl/arguments.h"
@@ -11,7 +13,7 @@
 static int print_result(const struct hlctl *ctl, const struct hl_result *result)
 {
     if (value_print(&result->value, isatty(STDOUT_FILENO)) < 0 || fflush(stdout) != 0)
-        return fail_local(ctl, "cannot write the result");
+        return fail_local(ctl, "cannot write the result: %s", strerror(errno));
     return EXIT_OK;
 }
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hlctl: the verbs, in one table, and the help made from it. A signal ends the program as it ends
- * any: the connection closes with it, and hld stops the call that was running.
+ * any: the connection closes with it, and hld stops the call that was running. Not SIGPIPE: output
+ * that cannot be written is a failure that is told, wherever it was going.
  */
 #include "config.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/standard.h"
 #include "client/hlctl/hlctl.h"
 
 static const struct verb *const verbs[] = {
@@ -155,24 +158,37 @@ static int run_verb(struct hlctl *ctl, int argc, char **argv)
         return fail_usage(ctl, "%s", text);
     r = ctl->verb->run(ctl);
     hl_client_disconnect(ctl->client);
-    if (fflush(stdout) != 0 && r == EXIT_OK)
-        return fail_local(ctl, "cannot write the output");
     return r;
+}
+
+static int run(struct hlctl *ctl, int argc, char **argv)
+{
+    int code = EXIT_USAGE;
+    int skip = leading_options(ctl, argc, argv, &code);
+
+    if (skip < 0)
+        return code;
+    argc -= skip;
+    argv += skip;
+    if (argc == 0)
+        return fail_usage(ctl, "a command is missing; `hlctl help` lists those there are");
+    if (strcmp(argv[0], "help") == 0)
+        return help(ctl, argc - 1, argv + 1);
+    return run_verb(ctl, argc, argv);
 }
 
 int main(int argc, char **argv)
 {
     struct hlctl ctl = {0};
-    int code = EXIT_USAGE;
-    int skip = leading_options(&ctl, argc - 1, argv + 1, &code);
+    int code;
 
-    if (skip < 0)
-        return code;
-    argc -= skip + 1;
-    argv += skip + 1;
-    if (argc == 0)
-        return fail_usage(&ctl, "a command is missing; `hlctl help` lists those there are");
-    if (strcmp(argv[0], "help") == 0)
-        return help(&ctl, argc - 1, argv + 1);
-    return run_verb(&ctl, argc, argv);
+    signal(SIGPIPE, SIG_IGN);
+    if (hl_standard_open() < 0)
+        return EXIT_FAILED;
+    code = run(&ctl, argc - 1, argv + 1);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_OK) {
+        ctl.json = false; /* there is nowhere to print it */
+        return fail_local(&ctl, "cannot write the output");
+    }
+    return code;
 }

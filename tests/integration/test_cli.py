@@ -159,11 +159,33 @@ class Hlctl(harness.DaemonTest):
         print(f"\n{text}")
         self.json("bench", "echo", "echo", "x", "--count", "20", "--warmup", "10")
 
+    def shell(self, text):
+        """Runs text in a shell, where $HLCTL is hlctl. Returns the CompletedProcess."""
+        return subprocess.run(["bash", "-c", text], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60, env={**os.environ, "HLCTL": harness.HLCTL,
+                                                          "HLD_SOCKET": self.daemon.socket})
+
     def test_output_that_cannot_be_written(self):
-        with open("/dev/full", "wb") as full:
-            result = subprocess.run([harness.HLCTL, "--socket", self.daemon.socket, "image", "ls"],
-                                    stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE)
-        self.assertEqual(result.returncode, 1)
+        for arguments in ("image ls", "call echo echo x", "call --json echo echo x", "info", "help",
+                          "help call", "call --help", "--version"):
+            with self.subTest(arguments):
+                result = self.shell(f"$HLCTL {arguments} >/dev/full")
+                self.assertEqual(result.returncode, 1)
+                self.assertIn("cannot write", result.stderr)
+
+    def test_output_that_nobody_reads(self):
+        result = self.shell("(sleep 0.2; $HLCTL call echo echo x; echo $? >&2) | true")
+        self.assertIn("cannot write", result.stderr)
+        self.assertEqual(result.stderr.splitlines()[-1], "1")
+
+    def test_started_without_standard_files(self):
+        """The connection must not get their numbers: a result would go back to hld."""
+        for arguments in ("call echo echo x >&-", "info >&-", "call echo echo - <&-"):
+            with self.subTest(arguments):
+                result = self.shell(f"$HLCTL {arguments}")
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stderr, "cannot (write|read)")
+        self.assertEqual(self.shell("$HLCTL call nothing f 2>&-").returncode, 1)
 
 
 class TryAgain(harness.DaemonTest):

@@ -283,6 +283,18 @@ class Lifecycle(harness.unittest.TestCase):
         daemon.start()
         self.echo(daemon)
 
+    def test_started_without_standard_files(self):
+        """Log lines must not go into a file or socket that got standard error's number."""
+        daemon = harness.Daemon()
+        self.addCleanup(daemon.close)
+        daemon.start(command=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", harness.HLD, "--config",
+                              daemon.config])
+        for number in range(3):
+            self.assertEqual(os.readlink(f"/proc/{daemon.process.pid}/fd/{number}"), "/dev/null")
+        with daemon.connect() as connection:
+            connection.register("echo", harness.read_guest("echo"))
+        self.echo(daemon)
+
     def test_second_daemon_on_the_same_socket(self):
         daemon = self.start("echo")
         result = subprocess.run([harness.HLD, "--config", daemon.config], stdin=subprocess.DEVNULL,
@@ -346,6 +358,13 @@ class Configuration(harness.unittest.TestCase):
         result = subprocess.run([harness.HLD, "--version"], stdin=subprocess.DEVNULL,
                                 capture_output=True, timeout=60, text=True, check=True)
         self.assertIn("hld", result.stdout)
+        for option in ("--help", "--version", "--check-config"):
+            with open("/dev/full", "wb") as full:
+                result = subprocess.run([harness.HLD, "--config", self.daemon.config, option],
+                                        stdin=subprocess.DEVNULL, stdout=full,
+                                        stderr=subprocess.PIPE, timeout=60, text=True)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("cannot write", result.stderr)
 
     def test_worker_is_not_for_people(self):
         result = subprocess.run([harness.HLD, "--worker"], stdin=subprocess.DEVNULL,
