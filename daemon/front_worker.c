@@ -26,6 +26,7 @@
 #include "daemon/front_spawn.h"
 
 static void end_worker(struct worker *worker);
+static void read_rest(struct worker *worker);
 static void hand_on(struct worker *worker);
 static void on_channel(uv_poll_t *poll, int status, int events);
 
@@ -97,6 +98,7 @@ static void end_worker(struct worker *worker)
     worker->state = WORKER_ENDING;
     worker->front->worker_count--;
     drop_queue(worker);
+    read_rest(worker);
     uv_close((uv_handle_t *)&worker->channel, on_handle_closed);
     close(worker->fd);
     worker->fd = -1;
@@ -301,6 +303,26 @@ static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
     worker->received = idle->received;
     worker->connections = idle->connections;
     watch_idle(worker);
+}
+
+/* What an ended worker told before its end still counts: a connection that it has begun to read is
+ * not for the next one, which would see the middle of a frame or wait for what was read already. */
+static void read_rest(struct worker *worker)
+{
+    for (unsigned int i = 0; i < WORKER_REST_MAX; i++) {
+        ProtobufCMessage *message = NULL;
+        const Hl__Control__ToFront *packet;
+        int fd = -1;
+
+        if (control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd) != 1)
+            return;
+        packet = (const Hl__Control__ToFront *)message;
+        if (packet->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE)
+            take_idle(worker, packet->idle);
+        if (fd >= 0)
+            close(fd);
+        protobuf_c_message_free_unpacked(message, NULL);
+    }
 }
 
 /* Takes fd. */
