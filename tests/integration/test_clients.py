@@ -8,7 +8,7 @@ import unittest
 
 import harness
 
-WORK = os.path.join(harness.BUILD, "tests", "clients")
+WORK = os.path.join(harness.BUILD, "tests", f"clients-{harness.BACKEND}")
 
 
 def build(command, **keywords):
