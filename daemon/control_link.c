@@ -24,6 +24,9 @@
 /* After the front's end running calls may take this long. */
 #define ORPHAN_DRAIN_NS 5000000000ull
 #define PACKETS_A_TURN  64
+/* Requests without a reply. Below what the front queues for a worker that does not read: a client's
+ * flood of requests is not to look like that. */
+#define SENT_MAX 64u
 
 struct control_link {
     struct engine *engine;
@@ -33,6 +36,7 @@ struct control_link {
     uint64_t next_id;
     struct list unsent; /* requests */
     struct list sent;
+    unsigned int nsent;
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -43,7 +47,7 @@ static void watch(struct control_link *link)
 
     if (link->gone)
         return;
-    if (!list_empty(&link->unsent) || link->idle_due)
+    if ((!list_empty(&link->unsent) && link->nsent < SENT_MAX) || link->idle_due)
         events |= UV_WRITABLE;
     uv_poll_start(&link->poll, events, on_poll);
 }
@@ -80,6 +84,7 @@ void control_link_stop(struct control_link *link)
         answer(LIST_ENTRY(link->unsent.next, struct control_request, link), NULL, -1);
     while (!list_empty(&link->sent))
         answer(LIST_ENTRY(link->sent.next, struct control_request, link), NULL, -1);
+    link->nsent = 0;
 }
 
 static void front_gone(struct control_link *link, const char *why)
@@ -129,7 +134,7 @@ static void send_idle(struct control_link *link)
 
 static void flush(struct control_link *link)
 {
-    while (!list_empty(&link->unsent)) {
+    while (!list_empty(&link->unsent) && link->nsent < SENT_MAX) {
         struct control_request *request =
             LIST_ENTRY(link->unsent.next, struct control_request, link);
         int r = send_request(link, request);
@@ -145,6 +150,7 @@ static void flush(struct control_link *link)
         }
         list_remove(&request->link);
         list_push_back(&link->sent, &request->link);
+        link->nsent++;
     }
     if (link->idle_due)
         send_idle(link);
@@ -199,6 +205,8 @@ static void on_reply(struct control_link *link, Hl__Control__ToWorker *message, 
 
         if (request->request.id == message->reply->id) {
             answer(request, message, fd);
+            link->nsent--;
+            flush(link);
             return;
         }
     }
