@@ -545,11 +545,20 @@ int conn_open(struct shard *shard, int fd)
     return 0;
 }
 
-void ticket_take(struct ticket *ticket, const struct request *request)
+bool ticket_take(struct ticket *ticket, const struct request *request)
 {
-    ticket->conn = request->conn;
+    struct conn *conn = request->conn;
+
+    if (conn->ntickets >= CONN_TICKETS_MAX) {
+        conn_send_status(conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                         "%u requests of this connection are not answered yet", conn->ntickets);
+        return false;
+    }
+    ticket->conn = conn;
     ticket->stream = request->stream;
-    list_push_back(&request->conn->tickets, &ticket->link);
+    list_push_back(&conn->tickets, &ticket->link);
+    conn->ntickets++;
+    return true;
 }
 
 void ticket_drop(struct ticket *ticket)
@@ -560,5 +569,6 @@ void ticket_drop(struct ticket *ticket)
     if (!conn)
         return;
     list_remove(&ticket->link);
+    conn->ntickets--;
     conn_check_done(conn);
 }

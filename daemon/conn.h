@@ -20,6 +20,7 @@
 #include "proto/envelope.h"
 
 #define CONN_UPLOADS_MAX 2
+#define CONN_TICKETS_MAX 64 /* requests answered later, calls apart */
 
 struct shard;
 
@@ -59,6 +60,7 @@ struct conn {
     struct list calls;
     unsigned int waiting; /* of them in a queue */
     struct list tickets;
+    unsigned int ntickets;
     struct upload uploads[CONN_UPLOADS_MAX];
     uint64_t next_upload;
 };
@@ -104,7 +106,8 @@ bool conn_owed(const struct conn *conn);
 /* Closes a half-closed connection once nothing is owed to it. */
 void conn_check_done(struct conn *conn);
 
-void ticket_take(struct ticket *ticket, const struct request *request);
+/* Returns: whether there was one to take; the request is answered if not. */
+bool ticket_take(struct ticket *ticket, const struct request *request);
 void ticket_drop(struct ticket *ticket);
 
 #endif

@@ -161,9 +161,12 @@ static void serve_stats(const struct request *request)
                          "out of memory");
         return;
     }
+    if (!ticket_take(&job->ticket, request)) {
+        free(job);
+        return;
+    }
     job->shard = request->conn->shard;
     job->shard->works++;
-    ticket_take(&job->ticket, request);
     mailbox_post(&job->shard->engine->shards[0].mailbox, &job->mail, on_list_programs);
 }
 
@@ -226,11 +229,16 @@ static void start_measuring(const struct request *request, unsigned int rounds)
                          "no VM to measure with: the worker's max_vms are in use");
         return;
     }
+    if (!ticket_take(&job->ticket, request)) {
+        charge_release(&job->vm);
+        free(ns);
+        free(job);
+        return;
+    }
     job->shard = shard;
     job->rounds = rounds;
     job->ns = ns;
     job->work.data = job;
-    ticket_take(&job->ticket, request);
     shard->works++;
     uv_queue_work(&shard->loop, &job->work, measure, on_measured);
 }

@@ -54,9 +54,12 @@ static struct job *job_new(const struct request *request)
                          "out of memory");
         return NULL;
     }
+    if (!ticket_take(&job->ticket, request)) {
+        free(job);
+        return NULL;
+    }
     job->shard = request->conn->shard;
     job->shard->works++;
-    ticket_take(&job->ticket, request);
     job->load.fd = -1;
     job->control.shard = job->shard;
     job->control.fd = -1;

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/conn.h"
 #include "proto/frame.h"
 #include "tests/fake/fake.h"
 #include "tests/unit/engine_rig.h"
@@ -450,6 +451,32 @@ START_TEST(test_max_connections)
 }
 END_TEST
 
+/* Requests that wait for the front, which says nothing: some are let in, the rest is refused. */
+START_TEST(test_unanswered)
+{
+    enum { COUNT = 200 };
+    Hl__V1__ListRequest list = HL__V1__LIST_REQUEST__INIT;
+    unsigned int refused = 0;
+    int fd;
+
+    start();
+    atomic_store(&rig.silent, true);
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < COUNT; i++)
+        rig_request(fd, 2 * i + 1, "hl.v1.Images", "List", 0, &list.base);
+    for (; refused < COUNT - CONN_TICKETS_MAX; refused++) {
+        struct rig_response response;
+
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_int_eq(response.envelope.code, HL_STATUS_RESOURCE_EXHAUSTED);
+        rig_response_free(&response);
+    }
+    close(fd);
+    atomic_store(&rig.silent, false);
+    finish();
+}
+END_TEST
+
 static void wait_idle(uint32_t connections, uint64_t received)
 {
     for (int i = 0; i < 2000; i++) {
@@ -505,6 +532,7 @@ int main(void)
     tcase_add_test(tc, test_half_close_then_gone);
     tcase_add_test(tc, test_half_close_idle);
     tcase_add_test(tc, test_max_connections);
+    tcase_add_test(tc, test_unanswered);
     tcase_add_test(tc, test_idle);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);
