@@ -30,6 +30,7 @@ struct stub {
     bool draining;
     bool asked; /* for a change: its own Invalidate must come before the Reply */
     bool told;
+    bool late; /* connections are not told of for now */
     bool slow;
 };
 
@@ -73,6 +74,17 @@ static int memory_file(const char *content, size_t size, bool sealed)
     if (sealed)
         fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);
     return fd;
+}
+
+/* Tells of the last connection as late as can be: behind many packets, and then dies. */
+static void stub_tell_late(struct stub *stub)
+{
+    stub->received--;
+    for (int i = 0; i < 100; i++)
+        stub_idle(stub);
+    stub->received++;
+    stub_idle(stub);
+    _exit(7);
 }
 
 /* "r NAME FLAGS CONTENT": p private, u unsealed, s wrong sha, z wrong size, n no descriptor,
@@ -149,6 +161,12 @@ static void stub_obey(struct stub *stub, int client, char *line)
     case 'h': /* reads nothing any more */
         pause();
         break;
+    case 'd':
+        stub->late = true;
+        break;
+    case 'D':
+        stub_tell_late(stub);
+        break;
     case 'r':
         stub_register(stub, line);
         break;
@@ -218,7 +236,8 @@ static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, 
     case HL__CONTROL__TO_WORKER__KIND_CONNECTION:
         stub->received++;
         stub->clients[stub->count++] = fd;
-        stub_idle(stub);
+        if (!stub->late)
+            stub_idle(stub);
         snprintf(text, sizeof(text), "uid %u", stub->uid);
         if (write(fd, text, strlen(text)) < 0)
             break;

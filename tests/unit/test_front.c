@@ -336,6 +336,25 @@ START_TEST(what_a_dead_worker_had_not_received_goes_to_the_next)
 }
 END_TEST
 
+START_TEST(what_a_dead_worker_told_of_last_ends_with_it)
+{
+    int first, second;
+
+    start();
+    first = dial_and_greet();
+    say(first, "d");
+    second = dial_and_greet();
+    ck_assert_int_eq(kill(front_pid, SIGSTOP), 0);
+    say(second, "D");
+    ck_assert_str_eq(hear(first), ""); /* the worker is dead, its packets are not read */
+    ck_assert_int_eq(kill(front_pid, SIGCONT), 0);
+    ck_assert_str_eq(hear(second), "");
+    close(first);
+    close(second);
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
 START_TEST(a_crash_loop_is_slowed_down)
 {
     unsigned int refused = 0;
@@ -809,6 +828,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, allow_lists_refuse);
     tcase_add_test(tc, a_dead_worker_is_replaced);
     tcase_add_test(tc, what_a_dead_worker_had_not_received_goes_to_the_next);
+    tcase_add_test(tc, what_a_dead_worker_told_of_last_ends_with_it);
     tcase_add_test(tc, a_crash_loop_is_slowed_down);
     tcase_add_test(tc, a_worker_that_breaks_the_protocol_is_killed);
     tcase_add_test(tc, a_worker_that_does_not_read_costs_bounded_memory);
