@@ -14,6 +14,7 @@
 enum budget_kind {
     BUDGET_VMS,
     BUDGET_GUEST_MEMORY,
+    BUDGET_PROGRAMS,     /* bytes of programs and their snapshots */
     BUDGET_CLIENT_BYTES, /* read and write buffers, waiting requests, uploads */
     BUDGET_KINDS,
 };

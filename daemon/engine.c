@@ -29,6 +29,9 @@ static void set_budget(struct engine *engine, const struct settings *settings)
 {
     budget_set_limit(&engine->budget, BUDGET_VMS, settings->max_vms);
     budget_set_limit(&engine->budget, BUDGET_GUEST_MEMORY, settings->memory_budget);
+    /* As much again as instances have, and one start-up of the largest. */
+    budget_set_limit(&engine->budget, BUDGET_PROGRAMS,
+                     settings->memory_budget + settings->maxima.memory);
     budget_set_limit(&engine->budget, BUDGET_CLIENT_BYTES,
                      (uint64_t)settings->max_connections * CLIENT_BYTES_EACH + CLIENT_BYTES_COMMON +
                          4 * settings->max_image_size);

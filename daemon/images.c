@@ -163,17 +163,44 @@ static void on_built(uv_work_t *work, int status)
     }
 }
 
+/* Where programs leave little room for another one's start-up, those that serve nobody go: whoever
+ * asks for one again has it built anew. */
+static void make_room(struct images *images, uint64_t need)
+{
+    struct budget *budget = &images->engine->budget;
+    uint64_t used = budget_used(budget, BUDGET_PROGRAMS) + 2 * need;
+    uint64_t limit = atomic_load(&budget->limit[BUDGET_PROGRAMS]);
+
+    for (unsigned int i = 0; i < BUCKETS && used > limit; i++) {
+        LIST_FOREACH(l, &images->buckets[i])
+        {
+            struct entry *entry = LIST_ENTRY(l, struct entry, link);
+            struct program *program = entry->program;
+            char name[sizeof(entry->name)];
+
+            if (used <= limit || entry->state != ENTRY_READY ||
+                atomic_load(&program->instances) > 0 || atomic_load(&program->queued) > 0)
+                continue;
+            used -= program->memory.amount < used ? program->memory.amount : used;
+            memcpy(name, entry->name, sizeof(name)); /* the entry goes */
+            images_invalidate(images->engine, name);
+        }
+    }
+}
+
 /* Takes fd. */
 static void start_build(struct entry *entry, int fd)
 {
     struct engine *engine = entry->engine;
     struct shard *shard = &engine->shards[0];
 
+    make_room(engine->images, entry->load.entry.limits.memory);
     entry->state = ENTRY_BUILDING;
     entry->load.digest_known = true;
     entry->load.fd = fd;
     entry->load.hv = engine->hv;
     entry->load.host = engine->host;
+    entry->load.budget = &engine->budget;
     entry->load.init_deadline_ns = shard->settings.init_deadline_ns;
     entry->work.data = entry;
     shard->works++;
@@ -296,6 +323,7 @@ void images_install(struct engine *engine, struct program *program)
     struct entry *entry;
 
     images_invalidate(engine, program->entry.name);
+    make_room(engine->images, program->entry.limits.memory);
     entry = entry_new(engine->images, program->entry.name);
     if (!entry) {
         program_unref(program); /* the first call builds it again */

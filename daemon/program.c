@@ -71,6 +71,18 @@ static int copy_program(struct program *program, const struct program_load *load
     return 0;
 }
 
+/* While it starts it may fill all of its memory; afterwards it is what its snapshot keeps. */
+static int charge_start(struct program *program, struct budget *budget, struct hl_error *err)
+{
+    uint64_t bytes = program->entry.size + program->entry.limits.memory;
+
+    if (charge_set(&program->memory, budget, BUDGET_PROGRAMS, bytes))
+        return 0;
+    return hl_error_set(err, -ENOBUFS,
+                        "no room for another program now: its start-up may take %" PRIu64 " bytes",
+                        bytes);
+}
+
 int program_new(struct program **out, const struct program_load *load, struct hl_error *err)
 {
     struct program *program = calloc(1, sizeof(*program));
@@ -83,7 +95,9 @@ int program_new(struct program **out, const struct program_load *load, struct hl
     atomic_init(&program->refs, 1);
     pthread_mutex_init(&program->log.lock, NULL);
     program->entry = load->entry;
-    r = copy_program(program, load, err);
+    r = charge_start(program, load->budget, err);
+    if (r == 0)
+        r = copy_program(program, load, err);
     if (r == 0)
         r = image_new(&program->img, program->elf, program->entry.size, err);
     if (r == 0) {
@@ -102,6 +116,8 @@ int program_new(struct program **out, const struct program_load *load, struct hl
         program_unref(program);
         return r;
     }
+    (void)charge_set(&program->memory, load->budget, BUDGET_PROGRAMS,
+                     program->entry.size + snapshot_resident(program->snap));
     program->start_ns = hv_now_ns() - start;
     *out = program;
     return 0;
@@ -137,6 +153,7 @@ void program_unref(struct program *program)
     for (size_t i = 0; i < PROGRAM_LOG_LINES; i++)
         free(program->log.lines[i]);
     pthread_mutex_destroy(&program->log.lock);
+    charge_release(&program->memory);
     free(program);
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/value.h"
+#include "daemon/budget.h"
 #include "daemon/control.pb-c.h"
 #include "daemon/settings.h"
 #include "hv/image.h"
@@ -50,7 +51,8 @@ struct program {
     void *elf; /* mapping of entry.size bytes that img borrows */
     struct image *img;
     struct snapshot *snap;
-    uint64_t start_ns; /* what its start-up took */
+    struct charge memory; /* of BUDGET_PROGRAMS */
+    uint64_t start_ns;    /* what its start-up took */
     struct program_log log;
 
     atomic_uint instances; /* of all shards; at most entry.limits.max_instances */
@@ -66,12 +68,13 @@ struct program_load {
     int fd;                     /* borrowed; where the program is read from */
     const struct hv_backend *hv;
     struct hv_host *host;
+    struct budget *budget;
     uint64_t init_deadline_ns; /* from now */
 };
 
 /* Reads, checks, loads and starts a program; blocks for milliseconds and runs untrusted code, so
  * not on a shard. Returns: 0; what image_new and snapshot_build return; -EBADMSG for another
- * digest. */
+ * digest; -ENOBUFS where the budget has no room for its start-up. */
 int program_new(struct program **out, const struct program_load *load, struct hl_error *err);
 /* The status for what program_new returned. */
 enum hl_status program_status(int code);

@@ -292,6 +292,7 @@ static int prepare_register(struct job *job, const Hl__V1__RegisterRequest *mess
         memcpy(load->entry.sha256, message->sha256.data, PROGRAM_DIGEST_SIZE);
     load->hv = job->shard->engine->hv;
     load->host = job->shard->engine->host;
+    load->budget = &job->shard->engine->budget;
     load->init_deadline_ns = settings->init_deadline_ns;
     r = upload_finish(upload, &load->fd, &job->upload_charge, err);
     if (r < 0)

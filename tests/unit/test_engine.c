@@ -7,13 +7,16 @@
 #include "config.h"
 
 #include <check.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon/call.h"
+#include "daemon/program.h"
 #include "hv/timer.h"
 #include "proto/service.h"
 #include "tests/fake/elf.h"
@@ -40,6 +43,63 @@ static const struct rig_call nothing = {.function = "nothing"};
 static const struct rig_call spin = {.function = "spin", .call_id = 7};
 
 /* --- results -------------------------------------------------------------------------------- */
+
+/* A program is charged all of its memory while it starts, then what is kept of it. */
+START_TEST(test_program_budget)
+{
+    struct hv_host_config host_config = {-1, -1};
+    struct program_load load = {.hv = &hv_backend_fake, .init_deadline_ns = 10000 * MS};
+    struct hl_error err = HL_ERROR_INIT;
+    struct program *program;
+    struct budget budget;
+    uint64_t used;
+    size_t len;
+    uint8_t *elf = fake_elf_new(&len);
+
+    fake_clear();
+    ck_assert_int_eq(hv_backend_fake.host_open(&load.host, &host_config, &err), 0);
+    budget_init(&budget);
+    load.budget = &budget;
+    load.entry.limits = limits;
+    load.entry.size = len;
+    load.fd = memfd_create("test", MFD_CLOEXEC);
+    ck_assert_int_eq(write(load.fd, elf, len), (ssize_t)len);
+    budget_set_limit(&budget, BUDGET_PROGRAMS, limits.memory + len - 1);
+    ck_assert_int_eq(program_new(&program, &load, &err), -ENOBUFS);
+    ck_assert_uint_eq(budget_used(&budget, BUDGET_PROGRAMS), 0);
+    budget_set_limit(&budget, BUDGET_PROGRAMS, limits.memory + len);
+    ck_assert_int_eq(program_new(&program, &load, &err), 0);
+    used = budget_used(&budget, BUDGET_PROGRAMS);
+    ck_assert_uint_ge(used, len);
+    ck_assert_uint_lt(used, limits.memory);
+    program_unref(program);
+    ck_assert_uint_eq(budget_used(&budget, BUDGET_PROGRAMS), 0);
+    hv_backend_fake.host_close(load.host);
+    close(load.fd);
+    free(elf);
+}
+END_TEST
+
+/* Little room: the program that has no instance left makes it, and is built again when called. */
+START_TEST(test_programs_make_room)
+{
+    const struct rig_call calls[] = {{.image = "test", .function = "nothing"},
+                                     {.image = "b", .function = "nothing"},
+                                     {.image = "c", .function = "nothing"}};
+    int fd;
+
+    settings.memory_budget = settings.maxima.memory = limits.memory;
+    start();
+    rig_add(&rig, "b", &limits);
+    rig_add(&rig, "c", &limits);
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < 4; i++)
+        ck_assert_int_eq(rig_call(fd, 2 * i + 1, &calls[i % 3]), 0);
+    ck_assert_uint_eq(atomic_load(&rig.resolves), 4);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
 
 START_TEST(test_echo)
 {
@@ -872,6 +932,8 @@ int main(void)
 
     tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, prepare, NULL);
+    tcase_add_test(tc, test_program_budget);
+    tcase_add_test(tc, test_programs_make_room);
     tcase_add_test(tc, test_echo);
     tcase_add_test(tc, test_guest_error);
     tcase_add_test(tc, test_wrong_arguments);
