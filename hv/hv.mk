@@ -127,13 +127,18 @@ FREESTANDING_CFLAGS = -fPIC -ffreestanding -fno-sanitize=all -fno-stack-protecto
 	-U_FORTIFY_SOURCE $(NO_LOOP_CALLS) -fno-tree-vectorize \
 	-fno-jump-tables -mgeneral-regs-only -fno-asynchronous-unwind-tables
 
-check_PROGRAMS += tests/unit/test_process
-TESTS += tests/unit/test_process
+PROCESS_TESTS = tests/unit/test_process tests/unit/test_process_hostile
+check_PROGRAMS += $(PROCESS_TESTS)
+TESTS += $(PROCESS_TESTS)
+PROCESS_RIG = tests/unit/process_rig.c tests/unit/process_rig.h
 check_LTLIBRARIES += libprocessguests.la
 libprocessguests_la_SOURCES = tests/unit/process_guests.c tests/unit/process_guests.h
 libprocessguests_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
-tests_unit_test_process_SOURCES = tests/unit/test_process.c
+tests_unit_test_process_SOURCES = tests/unit/test_process.c $(PROCESS_RIG)
 tests_unit_test_process_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_process_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
+tests_unit_test_process_hostile_SOURCES = tests/unit/test_process_hostile.c $(PROCESS_RIG)
+tests_unit_test_process_hostile_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_process_hostile_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
 TESTS += tests/unit/test_process_code.sh
 EXTRA_DIST += tests/unit/test_process_code.sh

@@ -220,10 +220,3 @@ CODE void guest_break_runtime(void)
     for (;;)
         ;
 }
-
-/* Restores a signal frame of its own making. */
-CODE void guest_sigreturn(void)
-{
-    WORD(HL_ABI_IO_ADDR) = SYS_rt_sigreturn;
-    guest_through_runtime();
-}

@@ -44,6 +44,5 @@ void guest_through_runtime(void);
 void guest_protect(void);
 void guest_thread_pointer(void);
 void guest_break_runtime(void);
-void guest_sigreturn(void);
 
 #endif
