@@ -128,7 +128,11 @@ int control_recv(int fd, const ProtobufCMessageDescriptor *type, ProtobufCMessag
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;
-    if (take_fds(&msg, &received) || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+    if (take_fds(&msg, &received) || (msg.msg_flags & MSG_TRUNC))
+        return -EBADMSG;
+    /* The space is enough for all that can come, so what was cut off found no free number here. Out
+     * of descriptors, a message still counts: it is the reader who knows what its lack means. */
+    if ((msg.msg_flags & MSG_CTRUNC) && received >= 0)
         return -EBADMSG;
     if (n == 0)
         return 0;

@@ -20,8 +20,9 @@ int control_send(int fd, const ProtobufCMessage *message, int passed_fd);
 int control_send_packed(int fd, const void *packed, size_t size, int passed_fd);
 
 /* *message: a ToWorker or ToFront as type says, freed with protobuf_c_message_free_unpacked(…,
- * NULL). *passed_fd: -1 when none came; the caller's to close. Returns: 1 with a message; 0 at the
- * peer's end; -EAGAIN; -EBADMSG for a packet that is no such message; another negative errno. */
+ * NULL). *passed_fd: the caller's to close; -1 when none came, or when no number was free for it.
+ * Returns: 1 with a message; 0 at the peer's end; -EAGAIN; -EBADMSG for a packet that is no such
+ * message; another negative errno. */
 int control_recv(int fd, const ProtobufCMessageDescriptor *type, ProtobufCMessage **message,
                  int *passed_fd);
 

@@ -153,8 +153,11 @@ void engine_connection(struct engine *engine, int fd)
 {
     struct shard *first = &engine->shards[0];
 
-    if (fd < 0) {
-        log_warning("the front announced a connection without a socket");
+    if (fd < 0) { /* counted as received all the same, or the front would wait for ever */
+        log_limited(&first->log_limit, LOG_LEVEL_WARNING,
+                    "a connection is closed: there is no free descriptor for it");
+        stats_add(&first->stats, STAT_CONNECTIONS_REFUSED, 1);
+        control_link_idle(engine->control);
         return;
     }
     atomic_fetch_add(&engine->connections, 1);

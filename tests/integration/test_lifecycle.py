@@ -283,6 +283,28 @@ class Lifecycle(harness.unittest.TestCase):
         daemon.start()
         self.echo(daemon)
 
+    @harness.unittest.skipUnless(harness.ROOT, "looking at a worker's descriptors needs root")
+    def test_out_of_descriptors(self):
+        """More connections than front or worker have numbers for: some are closed, and when the
+        others have gone, the uid is served as before."""
+        daemon = harness.Daemon()
+        self.addCleanup(daemon.close)
+        daemon.start(command=["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", harness.HLD,
+                              "--config", daemon.config])
+        connections = []
+        for _ in range(150):
+            connections.append(socket.socket(socket.AF_UNIX))
+            connections[-1].connect(daemon.socket)
+        worker, = daemon.workers()
+        harness.wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) == 80, "a full table")
+        time.sleep(0.3)  # more than that are on their way
+        for connection in connections:
+            connection.close()
+        with daemon.connect() as connection:
+            connection.ping()
+            connection.register("echo", harness.read_guest("echo"))
+        self.echo(daemon)
+
     def test_started_without_standard_files(self):
         """Log lines must not go into a file or socket that got standard error's number."""
         daemon = harness.Daemon()

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -185,6 +186,31 @@ START_TEST(surplus_descriptors_are_closed)
 }
 END_TEST
 
+START_TEST(without_a_free_descriptor_the_message_comes)
+{
+    static const uint8_t drain[] = {0x2a, 0x00};
+    ProtobufCMessage *in;
+    struct rlimit limit, none;
+    int fds[] = {ends[0], ends[0]}, fd, before = open_fds();
+    int next = dup(ends[0]);
+
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    for (int room = 0; room < 2; room++) {
+        none.rlim_cur = (rlim_t)(next + room);
+        send_raw(drain, sizeof(drain), fds, 1 + (size_t)room);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+        ck_assert_int_eq(recv_to_worker(&in, &fd), room == 0 ? 1 : -EBADMSG);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_int_eq(fd, -1);
+        if (in)
+            protobuf_c_message_free_unpacked(in, NULL);
+    }
+    ck_assert_int_eq(open_fds(), before);
+}
+END_TEST
+
 START_TEST(full_channel_is_eagain_and_loses_nothing)
 {
     Hl__Control__Drain drain = HL__CONTROL__DRAIN__INIT;
@@ -233,6 +259,7 @@ int main(void)
     tcase_add_test(tc, peers_end);
     tcase_add_test(tc, broken_packets_are_refused);
     tcase_add_test(tc, surplus_descriptors_are_closed);
+    tcase_add_test(tc, without_a_free_descriptor_the_message_comes);
     tcase_add_test(tc, full_channel_is_eagain_and_loses_nothing);
     tcase_add_test(tc, gone_peer);
     suite_add_tcase(suite, tc);
