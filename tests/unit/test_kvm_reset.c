@@ -384,6 +384,38 @@ START_TEST(test_protect)
 }
 END_TEST
 
+/* Left by a string instruction, which the kernel may have yet to finish when the reset comes. */
+#define STRING_OUT(insn)                                                                           \
+    "mov $0x48, %edx; mov $0x600000, %esi; mov $1, %ecx; mov $0x3333, %r12d\n"                     \
+    "incq 8(%rsi); bts $63, %rax; bts $0, %rax\n" insn "; ud2"
+GUEST(outs, STRING_OUT("outsb"));
+GUEST(rep_outs, STRING_OUT("rep outsb"));
+GUEST(out_dx, STRING_OUT("out %al, %dx"));
+
+static void leave_and_reset(struct hv_machine *m)
+{
+    for (int i = 0; i < 4; i++) {
+        struct hv_regs regs;
+
+        hv.set_return(m, 0);
+        test_expect_hypercall(m, 1);
+        test_reset(m, 0);
+        test_expect_audit(m, NULL);
+        ck_assert_int_eq(hv.get_regs(m, &regs), 0);
+        ck_assert_uint_eq(regs.rip, GUEST_CODE);
+        ck_assert_uint_eq(regs.r12, 0);
+    }
+    test_free(m);
+}
+
+START_TEST(test_string_output)
+{
+    leave_and_reset(BOUND(out_dx));
+    leave_and_reset(BOUND(outs));
+    leave_and_reset(BOUND(rep_outs));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("kvm reset");
@@ -408,6 +440,7 @@ int main(void)
     tcase_add_test(tc, test_refresh);
     tcase_add_test(tc, test_hint);
     tcase_add_test(tc, test_protect);
+    tcase_add_test(tc, test_string_output);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
