@@ -89,7 +89,7 @@ const struct verb verb_call = {
     .notes = "Arguments are read as the types that the function's signature says. For a string or "
              "bytes,\n- is standard input, and a leading @ is written @@. -5 is an argument; "
              "before one that\nlooks like an option put --. Strings and bytes are printed as they "
-             "are.\n",
+             "are,\nbut on a terminal without control characters.\n",
     .min_args = 2,
     .max_args = 2 + 1000,
     .options =

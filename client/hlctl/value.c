@@ -11,6 +11,27 @@
 
 #include "client/hlctl/text.h"
 
+/* Lines and tabs stay; what else a terminal might obey does not reach it. */
+static int print_on_terminal(const char *data, size_t len)
+{
+    char *copy = malloc(len + 1);
+    int r;
+
+    if (!copy)
+        return -ENOMEM;
+    if (len > 0)
+        memcpy(copy, data, len);
+    copy[len] = '\n';
+    for (size_t i = 0, n; i < len; i += n + 1) {
+        for (n = 0; i + n < len && copy[i + n] != '\n' && copy[i + n] != '\t';)
+            n++;
+        text_clean(copy + i, n, '?');
+    }
+    r = fwrite(copy, 1, len + 1, stdout) == len + 1 ? 0 : -EIO;
+    free(copy);
+    return r;
+}
+
 int value_print(const struct hl_value *value, bool terminal)
 {
     char number[64];
@@ -20,10 +41,12 @@ int value_print(const struct hl_value *value, bool terminal)
         return 0;
     case HL_TYPE_STRING:
     case HL_TYPE_BYTES:
+        if (terminal)
+            return print_on_terminal(value->bytes.data, value->bytes.len);
         if (value->bytes.len > 0 &&
             fwrite(value->bytes.data, 1, value->bytes.len, stdout) != value->bytes.len)
             return -EIO;
-        return terminal && putchar('\n') == EOF ? -EIO : 0;
+        return 0;
     default:
         return puts(text_number(number, sizeof(number), value)) == EOF ? -EIO : 0;
     }

@@ -6,8 +6,8 @@
 
 #include "client/hlmanage.h"
 
-/* To standard output: strings and bytes raw, with a newline only on a terminal; numbers in a line;
- * nothing for void. Returns: 0 or -EIO. */
+/* To standard output: strings and bytes raw, or on a terminal without control characters and with a
+ * newline; numbers in a line; nothing for void. Returns: 0, -EIO, -ENOMEM. */
 int value_print(const struct hl_value *value, bool terminal);
 /* As JSON: bytes in base64, NaN and infinities as strings, void as null.
  * Returns: text for the caller to free, NULL without memory. */

@@ -178,6 +178,18 @@ class Hlctl(harness.DaemonTest):
         self.assertIn("cannot write", result.stderr)
         self.assertEqual(result.stderr.splitlines()[-1], "1")
 
+    def test_results_do_not_steer_a_terminal(self):
+        text = "a\x1b[2J\x07\u009bb\u00e9\tc\r\nd"
+        master, slave = os.openpty()
+        self.addCleanup(os.close, master)
+        subprocess.run([harness.HLCTL, "-s", self.daemon.socket, "call", "echo", "hello", text],
+                       stdin=subprocess.DEVNULL, stdout=slave, check=True)
+        os.close(slave)
+        self.assertEqual(os.read(master, 4096).decode(),
+                         "hello, a?[2J???b\u00e9\tc?\r\nd\r\n")
+        self.assertEqual(self.hlctl("call", "echo", "hello", text, check=0).stdout.decode(),
+                         f"hello, {text}")
+
     def test_started_without_standard_files(self):
         """The connection must not get their numbers: a result would go back to hld."""
         for arguments in ("call echo echo x >&-", "info >&-", "call echo echo - <&-"):
