@@ -173,6 +173,10 @@ static void stub_obey(struct stub *stub, int client, char *line)
     case 'R':
         stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
         break;
+    case 'M': /* many of them, without waiting for an answer */
+        for (int i = 0; i < 50; i++)
+            stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
+        break;
     case 'U':
         stub_named(stub, HL__CONTROL__REQUEST__KIND_UNREGISTER, line);
         break;

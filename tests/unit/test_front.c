@@ -665,10 +665,7 @@ START_TEST(many_requests_at_once_are_all_answered)
     start();
     fd = dial_and_greet();
     ask(fd, "r x - content");
-    for (int i = 0; i < 100; i++) {
-        say(fd, "R x");
-        usleep(200);
-    }
+    say(fd, "M x");
     while (answers < 50) { /* several may come in one read; each holds the content once */
         for (const char *p = hear(fd); (p = strstr(p, "=content")); p++)
             answers++;
