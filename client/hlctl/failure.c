@@ -78,11 +78,18 @@ static void print_json(const struct hl_client_error *err, const char *text)
     print_json_line(root);
 }
 
-void print_json_line(json_t *root)
+int print_json_line(json_t *root)
 {
-    json_dumpf(root, stdout, JSON_COMPACT);
-    putchar('\n');
+    int r = EXIT_FAILED;
+
+    if (!root)
+        print_line("hld's answer holds text that is no UTF-8");
+    else if (json_dumpf(root, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF)
+        print_line("cannot write the output");
+    else
+        r = EXIT_OK;
     json_decref(root);
+    return r;
 }
 
 static int report(const struct hlctl *ctl, const struct hl_client_error *err, const char *text)

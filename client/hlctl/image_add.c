@@ -75,9 +75,8 @@ static int run(struct hlctl *ctl)
     if (r < 0)
         return err.remote ? fail_saying(ctl, &err, "%s: %s", file, err.text) : fail_with(ctl, &err);
     if (ctl->json)
-        print_json_line(json_image(image));
-    else
-        image_print_summary(image);
+        return print_json_line(json_image(image));
+    image_print_summary(image);
     return EXIT_OK;
 }
 

@@ -13,9 +13,8 @@ static int run(struct hlctl *ctl)
     if (hl_client_inspect(ctl->client, ctl->args[0], &image, &err) < 0)
         return fail_image(ctl, ctl->args[0], &err);
     if (ctl->json)
-        print_json_line(json_image(image));
-    else
-        image_print(image);
+        return print_json_line(json_image(image));
+    image_print(image);
     return EXIT_OK;
 }
 

@@ -69,7 +69,7 @@ static int run(struct hlctl *ctl)
         goto out;
     }
     if (ctl->json)
-        print_json_line(json_pack("{s:O}", "images", array));
+        r = print_json_line(json_pack("{s:O}", "images", array));
     else if (table.nrows > 1)
         table_print(&table);
     else

@@ -52,9 +52,8 @@ static int run(struct hlctl *ctl)
     if (hl_client_info(ctl->client, &info, &err) < 0)
         return fail_with(ctl, &err);
     if (ctl->json)
-        print_json_line(json_info(&info));
-    else
-        print_info(&info);
+        return print_json_line(json_info(&info));
+    print_info(&info);
     return EXIT_OK;
 }
 

@@ -31,9 +31,8 @@ static int run(struct hlctl *ctl)
         took = now() - start;
     }
     if (ctl->json)
-        print_json_line(json_pack("{s:I}", "ping_ns", (json_int_t)took));
-    else
-        printf("hld answers in %s\n", text_duration(text, sizeof(text), took));
+        return print_json_line(json_pack("{s:I}", "ping_ns", (json_int_t)took));
+    printf("hld answers in %s\n", text_duration(text, sizeof(text), took));
     return EXIT_OK;
 }
 

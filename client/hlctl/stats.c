@@ -73,10 +73,8 @@ static int run(struct hlctl *ctl)
         return r;
     if (hl_client_stats(ctl->client, &stats, &err) < 0)
         return fail_with(ctl, &err);
-    if (ctl->json) {
-        print_json_line(json_stats(&stats));
-        return EXIT_OK;
-    }
+    if (ctl->json)
+        return print_json_line(json_stats(&stats));
     print_counters(&stats);
     print_images(&stats);
     return EXIT_OK;

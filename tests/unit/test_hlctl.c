@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "client/hlctl/bench.h"
+#include "client/hlctl/json.h"
 #include "client/hlctl/text.h"
 #include "client/hlctl/value.h"
 
@@ -213,6 +214,13 @@ START_TEST(results_as_json)
 }
 END_TEST
 
+START_TEST(json_that_cannot_be_made_is_a_failure)
+{
+    ck_assert_int_eq(print_json_line(json_pack("{s:s}", "name", "broken\xff")), EXIT_FAILED);
+    ck_assert_int_eq(print_json_line(json_pack("{s:s}", "name", "whole")), EXIT_OK);
+}
+END_TEST
+
 START_TEST(text_for_terminals)
 {
     char buf[8];
@@ -294,6 +302,7 @@ int main(void)
     tcase_add_loop_test(tc, times_are_read, 0, COUNT(times));
     tcase_add_loop_test(tc, values_are_read, 0, COUNT(values));
     tcase_add_loop_test(tc, results_as_json, 0, COUNT(results));
+    tcase_add_test(tc, json_that_cannot_be_made_is_a_failure);
     tcase_add_test(tc, text_for_terminals);
     tcase_add_test(tc, percentiles);
     tcase_add_test(tc, exit_codes);
