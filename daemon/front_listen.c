@@ -37,14 +37,14 @@ static bool groups_allowed(const struct configuration_ids *list, int fd)
 {
     socklen_t size = 64 * sizeof(gid_t);
     _cleanup_free_ gid_t *groups = malloc(size);
+    int r = groups ? getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) : 0;
 
-    if (groups && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0 && errno == ERANGE) {
+    if (r < 0 && errno == ERANGE) {
         free(groups);
         groups = malloc(size); /* the call said how much it needs */
-        if (groups && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
-            return false;
+        r = groups ? getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) : 0;
     }
-    for (size_t i = 0; groups && i < size / sizeof(gid_t); i++) {
+    for (size_t i = 0; groups && r == 0 && i < size / sizeof(gid_t); i++) {
         if (in_list(list, groups[i]))
             return true;
     }
