@@ -562,7 +562,8 @@ void call_begin(const struct request *request, const Hl__V1__InvokeRequest *mess
     if (!call->pool)
         call->pool = pool_new(shard, message->image);
     if (!call->pool) {
-        end_with(call, STAT_OTHER_ERRORS, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
+        end_with(call, STAT_OTHER_ERRORS, HL_STATUS_RESOURCE_EXHAUSTED,
+                 "no room to look for another image now");
         return;
     }
     admit(call, request);

@@ -46,6 +46,7 @@ static void on_resolved(struct resolve *resolve)
     struct pool *pool = LIST_ENTRY(resolve, struct pool, resolve);
     struct shard *shard = pool->shard;
 
+    shard->resolving--;
     pool->program = resolve->program;
     if (pool->program)
         calls_admit(pool);
@@ -63,10 +64,14 @@ static void on_resolved(struct resolve *resolve)
 
 struct pool *pool_new(struct shard *shard, const char *name)
 {
-    struct pool *pool = calloc(1, sizeof(*pool));
+    struct pool *pool;
 
+    if (shard->resolving >= POOLS_RESOLVING_MAX)
+        return NULL;
+    pool = calloc(1, sizeof(*pool));
     if (!pool)
         return NULL;
+    shard->resolving++;
     pool->shard = shard;
     memcpy(pool->name, name, strlen(name) + 1);
     list_init(&pool->waiting);

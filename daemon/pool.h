@@ -39,7 +39,12 @@ struct pool {
 
 struct pool *pool_find(struct shard *shard, const char *name);
 
-/* Makes the pool and has its program resolved. Returns: NULL without memory. */
+/* Pools of a shard that are being resolved at a time. A name costs its client nothing to make up.
+ */
+#define POOLS_RESOLVING_MAX 256u
+
+/* Makes the pool and has its program resolved. Returns: NULL without memory, or with too many of
+ * them under way. */
 struct pool *pool_new(struct shard *shard, const char *name);
 
 /* Ends with the last of its calls when it is stale. */

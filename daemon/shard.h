@@ -53,6 +53,7 @@ struct shard {
     struct list idle_instances;      /* of all pools, least recently used first */
     struct list shells;              /* unbound, ready */
     struct list chores;              /* pools that want more warm instances */
+    unsigned int resolving;          /* pools whose program is not known yet */
     unsigned int nshells;
     unsigned int shells_making; /* by the thread pool */
     uint64_t shell_size;        /* class that was asked for last */

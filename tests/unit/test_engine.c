@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "daemon/call.h"
+#include "daemon/pool.h"
 #include "daemon/program.h"
 #include "hv/timer.h"
 #include "proto/service.h"
@@ -96,6 +97,30 @@ START_TEST(test_programs_make_room)
     for (uint32_t i = 0; i < 4; i++)
         ck_assert_int_eq(rig_call(fd, 2 * i + 1, &calls[i % 3]), 0);
     ck_assert_uint_eq(atomic_load(&rig.resolves), 4);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Names by the hundred that the front does not answer for, in calls that are over at once. */
+START_TEST(test_many_unknown_names)
+{
+    enum { COUNT = 600 };
+    char name[16];
+    struct rig_call call = {.image = name, .function = "nothing", .timeout_ns = 1};
+    int fd;
+
+    start();
+    atomic_store(&rig.silent, true);
+    fd = rig_connect(&rig);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        int code;
+
+        snprintf(name, sizeof(name), "name%u", i);
+        code = rig_call(fd, 2 * i + 1, &call);
+        ck_assert_int_eq(code, i < POOLS_RESOLVING_MAX ? HL_STATUS_DEADLINE_EXCEEDED
+                                                       : HL_STATUS_RESOURCE_EXHAUSTED);
+    }
     close(fd);
     rig_stop(&rig);
 }
@@ -934,6 +959,7 @@ int main(void)
     tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_program_budget);
     tcase_add_test(tc, test_programs_make_room);
+    tcase_add_test(tc, test_many_unknown_names);
     tcase_add_test(tc, test_echo);
     tcase_add_test(tc, test_guest_error);
     tcase_add_test(tc, test_wrong_arguments);
