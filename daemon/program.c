@@ -60,6 +60,7 @@ static int copy_program(struct program *program, const struct program_load *load
         return hl_error_set(err, -ENOMEM, "no memory for a program of %" PRIu64 " bytes",
                             load->entry.size);
     }
+    program->elf_size = load->entry.size;
     r = read_whole(load->fd, program->elf, load->entry.size, err);
     if (r < 0)
         return r;
@@ -149,7 +150,7 @@ void program_unref(struct program *program)
     if (program->img)
         image_free(program->img);
     if (program->elf)
-        munmap(program->elf, program->entry.size);
+        munmap(program->elf, program->elf_size);
     for (size_t i = 0; i < PROGRAM_LOG_LINES; i++)
         free(program->log.lines[i]);
     pthread_mutex_destroy(&program->log.lock);

@@ -48,7 +48,8 @@ struct program_log {
 struct program {
     atomic_uint refs;
     struct program_entry entry;
-    void *elf; /* mapping of entry.size bytes that img borrows */
+    void *elf; /* mapping of elf_size bytes that img borrows */
+    size_t elf_size;
     struct image *img;
     struct snapshot *snap;
     struct charge memory; /* of BUDGET_PROGRAMS */
