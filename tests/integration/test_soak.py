@@ -68,11 +68,13 @@ class Soak(harness.DaemonTest):
                     connection.ping()
         keep = self.connect()
         keep.ping()
-        count = max(CALLS // 100, 50)
+        count = max(CALLS // 100, 100)
         some(count)
         memory, descriptors = self.memory(), self.descriptors()
         some(count)
-        harness.wait_until(lambda: self.descriptors() == descriptors, "descriptors to be closed")
+        # Spare machines may have come meanwhile; a descriptor lost each time would be many more.
+        harness.wait_until(lambda: self.descriptors() <= descriptors + 32,
+                           "descriptors to be closed")
         self.assertLess(self.memory() - memory, 4096 + SLACK)
 
     def test_faults_in_a_row(self):
@@ -83,9 +85,9 @@ class Soak(harness.DaemonTest):
                     self.assert_status("ABORTED", connection.invoke, "hostile", "null_write")
             some(20)
             memory, descriptors = self.memory(), self.descriptors()
-            some(max(CALLS // 200, 40))
+            some(max(CALLS // 200, 100))
             self.assertEqual(connection.invoke("echo", "echo", b"x"), b"x")
-            harness.wait_until(lambda: abs(self.descriptors() - descriptors) <= 8,
+            harness.wait_until(lambda: self.descriptors() <= descriptors + 32,
                                "descriptors to be closed")
             self.assertLess(self.memory() - memory, 8192 + SLACK)
 
@@ -100,6 +102,6 @@ class Soak(harness.DaemonTest):
             some(6)
             memory, descriptors = self.memory(), self.descriptors()
             some(max(CALLS // 1000, 12))
-            harness.wait_until(lambda: abs(self.descriptors() - descriptors) <= 8,
+            harness.wait_until(lambda: self.descriptors() <= descriptors + 32,
                                "descriptors to be closed")
             self.assertLess(self.memory() - memory, 16384 + SLACK)
