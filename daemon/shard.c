@@ -116,6 +116,7 @@ static void become_quiet(struct shard *shard)
     uv_close((uv_handle_t *)&shard->idle, NULL);
     uv_close((uv_handle_t *)&shard->deadline_timer, NULL);
     uv_close((uv_handle_t *)&shard->drain_timer, NULL);
+    uv_close((uv_handle_t *)&shard->starve_timer, NULL);
     atomic_fetch_sub(&engine->unquiet, 1);
     if (shard->index != 0) {
         mailbox_post(&engine->shards[0].mailbox, &shard->quiet_mail, on_other_quiet);
@@ -345,7 +346,9 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     uv_idle_init(&shard->loop, &shard->idle);
     uv_timer_init(&shard->loop, &shard->deadline_timer);
     uv_timer_init(&shard->loop, &shard->drain_timer);
+    uv_timer_init(&shard->loop, &shard->starve_timer);
     shard->idle.data = shard->deadline_timer.data = shard->drain_timer.data = shard;
+    shard->starve_timer.data = shard;
     shard->ready = true;
     return 0;
 }

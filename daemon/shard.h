@@ -33,6 +33,7 @@ struct shard {
     uv_idle_t idle; /* active while there is something to do without being told */
     uv_timer_t deadline_timer;
     uv_timer_t drain_timer;
+    uv_timer_t starve_timer; /* active while pools starve */
     struct settings settings;
     struct stats stats;
     struct log_limit log_limit;

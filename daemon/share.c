@@ -3,8 +3,11 @@
  * A bound that is shared by all shards (a program's max_instances, the budget) can be reached while
  * another shard has idle what this one lacks. So whoever goes without first sets its bit in
  * `wanted` or `starved`, then looks once more, then asks the others; whoever gives something back
- * does so first and looks at the bits afterwards. One of the two therefore sees the other, and no
- * call waits for something that lies idle.
+ * does so first and looks at the bits afterwards. One of the two therefore sees the other.
+ *
+ * What is neither here nor there at that moment (an instance on its way to another shard, a spare
+ * machine in the making, a reservation that fails half-way) can slip past both. So whoever starves
+ * also asks again from time to time.
  */
 #include "config.h"
 
@@ -15,6 +18,8 @@
 #include "daemon/engine.h"
 #include "daemon/pool.h"
 #include "daemon/shard.h"
+
+#define ASK_AGAIN_MS 5
 
 static uint64_t own_bit(const struct shard *shard)
 {
@@ -151,6 +156,11 @@ static void on_starved(struct mail *mail, void *owner)
     free(note);
 }
 
+static void on_ask_again(uv_timer_t *timer)
+{
+    retry_starved(timer->data);
+}
+
 static void ask_others(struct shard *shard, struct program *program)
 {
     struct engine *engine = shard->engine;
@@ -175,6 +185,8 @@ void share_starve(struct pool *pool)
     list_push_back(&shard->starved, &pool->waiting_link);
     atomic_fetch_or(full ? &program->wanted : &shard->engine->starved, own_bit(shard));
     ask_others(shard, full ? program : NULL);
+    if (!uv_is_active((uv_handle_t *)&shard->starve_timer))
+        uv_timer_start(&shard->starve_timer, on_ask_again, ASK_AGAIN_MS, 0);
 }
 
 struct shard *share_wanted_by(struct shard *shard, _Atomic uint64_t *wanted)
