@@ -6,6 +6,8 @@ libbase_la_SOURCES = \
 	base/error.h \
 	base/hltypes.h \
 	base/list.h \
+	base/spin.c \
+	base/spin.h \
 	base/standard.c \
 	base/standard.h \
 	base/value.c \

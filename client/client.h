@@ -4,6 +4,7 @@
 
 /* Inside libhlclient: the connection, and requests that wait for their response. */
 
+#include "base/spin.h"
 #include "client/hlmanage.h"
 #include "proto/arena.h"
 #include "proto/buffer.h"
@@ -51,8 +52,7 @@ struct hl_client {
     struct pending *spare;
     size_t npending, ncalls;
     uint64_t spin_ns, timeout_ns;
-    uint64_t wait_avg_ns; /* moving average of how long replies take */
-    unsigned int waits;
+    struct spin spin;
     struct hl_client_error failure; /* what broke the connection */
 };
 

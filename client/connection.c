@@ -26,7 +26,7 @@
 #define ARENA_FIRST   16384u
 #define ARENA_MAX     (64u << 20)
 #define DEFAULT_WAIT  (60 * NSEC_PER_SEC)
-#define SPIN_PROBE    64u /* every so many waits spinning is tried again */
+#define DEFAULT_SPIN  50000u
 
 uint64_t client_now(void)
 {
@@ -54,6 +54,7 @@ int hl_client_open(struct hl_client **out, int fd, struct hl_client_error *err)
     client->fd = fd;
     client->next_stream = 1;
     client->timeout_ns = DEFAULT_WAIT;
+    client->spin_ns = DEFAULT_SPIN;
     arena_init(&client->arena, ARENA_FIRST, ARENA_MAX);
     arena_init(&client->callback_arena, ARENA_FIRST, ARENA_MAX);
     *out = client;
@@ -107,7 +108,7 @@ void hl_client_disconnect(struct hl_client *client)
 void hl_client_set_spin(struct hl_client *client, uint64_t ns)
 {
     client->spin_ns = ns;
-    client->wait_avg_ns = 0;
+    client->spin = (struct spin){0};
 }
 
 void hl_client_set_timeout(struct hl_client *client, uint64_t ns)
@@ -251,24 +252,6 @@ static int receive(struct hl_client *client, const struct pending *stop, int fla
     return 0;
 }
 
-static uint64_t spin_window(struct hl_client *client)
-{
-    if (client->spin_ns == 0)
-        return 0;
-    if (client->waits++ % SPIN_PROBE == 0 || client->wait_avg_ns <= client->spin_ns)
-        return client->spin_ns;
-    return 0;
-}
-
-/* A reply that came within the window says that spinning pays, whatever was before. */
-static void spin_learn(struct hl_client *client, uint64_t took)
-{
-    if (took <= client->spin_ns && client->wait_avg_ns > client->spin_ns)
-        client->wait_avg_ns = took;
-    else
-        client->wait_avg_ns += (took >> 3) - (client->wait_avg_ns >> 3);
-}
-
 /* Returns: 0, or -ETIMEDOUT at the deadline. */
 static int sleep_until_ready(struct hl_client *client, uint64_t now, uint64_t deadline_ns)
 {
@@ -285,9 +268,8 @@ static int sleep_until_ready(struct hl_client *client, uint64_t now, uint64_t de
 
 int client_wait(struct hl_client *client, const struct pending *p, uint64_t deadline_ns)
 {
-    uint64_t start = client_now();
-    uint64_t window = spin_window(client);
-    uint64_t now = start;
+    uint64_t start = client_now(), now = start, then;
+    uint64_t window = spin_window(&client->spin, client->spin_ns, start);
     int flags = MSG_DONTWAIT;
     int r;
 
@@ -304,10 +286,13 @@ int client_wait(struct hl_client *client, const struct pending *p, uint64_t dead
         if (p->done)
             break;
         flags = MSG_DONTWAIT;
+        then = now;
         now = client_now();
+        if (now - start < window && !spin_look(&client->spin, then, now))
+            window = 0;
     }
     if (client->spin_ns > 0)
-        spin_learn(client, client_now() - start);
+        spin_learn(&client->spin, client->spin_ns, client_now() - start);
     return 0;
 }
 

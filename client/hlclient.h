@@ -72,9 +72,9 @@ HL_PUBLIC int hl_client_open(struct hl_client **out, int fd, struct hl_client_er
  * be called from a callback. NULL is allowed. */
 HL_PUBLIC void hl_client_disconnect(struct hl_client *client);
 
-/* How long a blocking function polls the socket before it sleeps; 0, the default, is never. Worth
- * it when replies come within tens of microseconds and a CPU is to spare: it stops by itself while
- * replies take longer than that. */
+/* How long a blocking function polls the socket before it sleeps: 50 us unless set, 0 is never.
+ * Sleeping and being woken on another CPU can take longer than a call. It stops by itself while
+ * replies take longer than that, or while others want the CPU. */
 HL_PUBLIC void hl_client_set_spin(struct hl_client *client, uint64_t ns);
 /* How long a blocking function other than invoke waits for its reply; 0 is for ever, the default
  * a minute. */

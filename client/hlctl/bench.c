@@ -21,6 +21,7 @@
 #define DEFAULT_COUNT   2000u
 #define DEFAULT_WARMUP  200u
 #define DEFAULT_SIZE    64u
+#define DEFAULT_SPIN    50000u /* as libhlclient's */
 #define MAX_SIZE        (4u << 20)
 #define MAX_COUNT       100000000u
 #define MAX_CONNECTIONS 1024u
@@ -55,6 +56,7 @@ static int take_options(struct bench *bench)
     bench->count = DEFAULT_COUNT;
     bench->warmup = DEFAULT_WARMUP;
     bench->size = DEFAULT_SIZE;
+    bench->spin_ns = DEFAULT_SPIN;
     if (size &&
         (text_parse_size(size, &bench->size) < 0 || bench->size == 0 || bench->size > MAX_SIZE))
         return fail_usage(bench->ctl, "--size: '%s' is no size up to 4M", size);
@@ -337,7 +339,7 @@ const struct verb verb_bench = {
             {"count", "N", "calls to measure (2000)"},
             {"warmup", "N", "calls before, not counted (200)"},
             {"size", "SIZE", "of strings and bytes, when no arguments are given (64)"},
-            {"spin", "TIME", "poll that long for each answer before sleeping, such as 50us"},
+            {"spin", "TIME", "poll that long for each answer before sleeping (50us)"},
             {"connections", "N", "also measure calls/s over N connections at once"},
             {"deadline", "TIME", "of each call"},
         },
