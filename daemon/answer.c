@@ -39,16 +39,21 @@ void answer_result(struct call *call, const struct instance_result *result, uint
     Hl__V1__Accounting accounting;
     Hl__V1__GuestError error = HL__V1__GUEST_ERROR__INIT;
     Hl__V1__Value value = HL__V1__VALUE__INIT;
-    _cleanup_free_ char *text = NULL;
+    char *text;
 
     account(&accounting, call, now_ns);
     response.accounting = &accounting;
     if (result->is_error) {
         /* the text was checked to be UTF-8; it ends at a NUL */
-        text = strndup(result->value.bytes.data, result->value.bytes.len);
+        size_t len = strnlen(result->value.bytes.data, result->value.bytes.len);
+
         error.code = result->code;
-        if (text)
+        text = arena_alloc(&call->shard->arena, len + 1);
+        if (text) {
+            memcpy(text, result->value.bytes.data, len);
+            text[len] = '\0';
             error.text = text;
+        }
         response.outcome_case = HL__V1__INVOKE_RESPONSE__OUTCOME_ERROR;
         response.error = &error;
     } else if (result->value.type != HL_TYPE_VOID) {

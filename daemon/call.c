@@ -2,12 +2,14 @@
 /*
  * The life of a call. The usual one never waits: it is decoded into the shard's arena, finds a warm
  * instance, runs in one slice, is answered, and its instance is reset, all in the turn of the loop
- * that read it. Only a call that has to wait keeps a copy of its request, and only a call that
- * waits or is suspended is known to the deadline timer.
+ * that read it. One that is past its quantum goes on on a long-run thread (run.h), and a function
+ * whose calls keep ending up there is started there. Only a call that has to wait keeps a copy of
+ * its request, and only one that waits or is away is known to the deadline timer. The structs
+ * themselves are used again and again.
  */
 #include "config.h"
 
-#include "daemon/call.h"
+#include "daemon/call_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,60 +19,70 @@
 #include <string.h>
 
 #include "daemon/answer.h"
-#include "daemon/arguments.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
 #include "daemon/pool.h"
+#include "daemon/run.h"
 #include "daemon/shard.h"
-#include "daemon/share.h"
 #include "hv/timer.h"
+
+#define SPARE_MOST 256u
+
+/* How far from short a function's calls have been: up by LONG_STEP for one past its quantum, down
+ * for another. */
+#define LONG_STEP  64
+#define LONG_START 128 /* from here on its calls start on a long-run thread */
+#define LONG_MOST  255
 
 bool call_may(enum call_state from, enum call_state to)
 {
     static const bool moves[CALL_STATES][CALL_STATES] = {
         [CALL_NEW] = {[CALL_WAITING] = true, [CALL_RUNNING] = true, [CALL_OVER] = true},
         [CALL_WAITING] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
-        [CALL_RUNNING] = {[CALL_SUSPENDED] = true, [CALL_OVER] = true},
-        [CALL_SUSPENDED] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
+        [CALL_RUNNING] = {[CALL_AWAY] = true, [CALL_OVER] = true},
+        [CALL_AWAY] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
     };
 
     return moves[from][to];
 }
 
-static void move(struct call *call, enum call_state to)
+void call_move(struct call *call, enum call_state to)
 {
     assert(call_may(call->state, to));
     call->state = to;
 }
 
-/* Leaves whatever list it waits in. */
-static void leave_queue(struct call *call)
+static struct call *call_alloc(struct shard *shard)
 {
-    struct pool *pool = call->pool;
+    struct list *l = list_pop_front(&shard->spare_calls);
+    struct call *call;
 
-    if (call->state == CALL_WAITING) {
-        list_remove(&call->link);
-        call->conn->waiting--;
-        if (call->queued)
-            atomic_fetch_sub(&pool->program->queued, 1);
-        call->queued = false;
-        if (list_empty(&pool->waiting))
-            pool_unlist(pool);
-    } else if (call->state == CALL_SUSPENDED) {
-        list_remove(&call->link);
-    }
-    deadlines_remove(&call->shard->deadlines, &call->deadline);
+    if (!l)
+        return calloc(1, sizeof(*call));
+    shard->nspare--;
+    call = LIST_ENTRY(l, struct call, link);
+    *call = (struct call){0};
+    return call;
 }
 
-static void drop_request(struct call *call)
+static void call_release(struct call *call)
 {
-    call->request = NULL;
-    if (call->kept) {
-        arena_fini(call->kept);
-        free(call->kept);
-        call->kept = NULL;
+    struct shard *shard = call->shard;
+
+    if (shard->nspare >= SPARE_MOST) {
+        free(call);
+        return;
     }
-    charge_release(&call->kept_charge);
+    list_push_front(&shard->spare_calls, &call->link);
+    shard->nspare++;
+}
+
+void calls_drop_spare(struct shard *shard)
+{
+    struct list *l;
+
+    while ((l = list_pop_front(&shard->spare_calls)))
+        free(LIST_ENTRY(l, struct call, link));
 }
 
 /* The end of every call. Its instance was dealt with, the answer is sent. */
@@ -81,11 +93,13 @@ static void call_end(struct call *call)
     struct pool *pool = call->pool;
     bool waited = call->state == CALL_WAITING;
 
-    leave_queue(call);
-    move(call, CALL_OVER);
-    drop_request(call);
+    if (waited)
+        call_leave_queue(call);
+    deadlines_remove(&shard->deadlines, &call->deadline);
+    call_move(call, CALL_OVER);
+    call_drop_request(call);
     list_remove(&call->conn_link);
-    free(call);
+    call_release(call);
     shard->calls--;
     if (pool && waited)
         pool_check_unused(pool);
@@ -107,33 +121,41 @@ static void detach(struct call *call)
     list_remove(&call->conn_link);
 }
 
-/* Ends it with a status; an instance it has is in the middle of a call, so it goes. */
-static void end_with(struct call *call, enum counter stat, enum hl_status status, const char *text)
+/* Its instance, if it has one, is in the middle of the call: here, or with another thread. */
+static void drop_instance(struct pooled *p, bool away)
+{
+    if (p && away)
+        run_abandon(p);
+    else if (p)
+        pool_destroy(p);
+}
+
+void call_end_with(struct call *call, enum counter stat, enum hl_status status, const char *text)
 {
     struct pooled *p = call->pooled;
+    bool away = call->state == CALL_AWAY;
 
     detach(call);
     count_error(call, stat);
     conn_send_status(call->conn, call->stream, status, "%s", text);
-    conn_flush(call->conn);
+    conn_push(call->conn);
     call->pooled = NULL;
     call_end(call);
-    if (p)
-        pool_destroy(p);
+    drop_instance(p, away);
 }
 
-static void end_deadline(struct call *call)
+void call_end_deadline(struct call *call)
 {
     struct hl_error err;
 
     answer_deadline_text(&err, call, hv_now_ns());
-    end_with(call, STAT_DEADLINES, HL_STATUS_DEADLINE_EXCEEDED, err.text);
+    call_end_with(call, STAT_DEADLINES, HL_STATUS_DEADLINE_EXCEEDED, err.text);
 }
 
-static void end_error(struct call *call, int code, const struct hl_error *err)
+void call_end_error(struct call *call, int code, const struct hl_error *err)
 {
-    end_with(call, STAT_OTHER_ERRORS, hl_status_from_errno(code),
-             err->text[0] ? err->text : strerror(-code));
+    call_end_with(call, STAT_OTHER_ERRORS, hl_status_from_errno(code),
+                  err->text[0] ? err->text : strerror(-code));
 }
 
 /* --- running -------------------------------------------------------------------------------- */
@@ -157,7 +179,7 @@ static void end_failure(struct call *call, const struct instance_failure *failur
     count_exits(call);
     count_error(call, STAT_FAULTS);
     answer_failure(call, failure, now);
-    conn_flush(call->conn);
+    conn_push(call->conn);
     call->pooled = NULL;
     call_end(call);
     pool_destroy(p);
@@ -171,7 +193,7 @@ static void call_done(struct call *call, uint64_t now)
     int r = instance_result(p->inst, &result, &err);
 
     if (r == -ENOMEM) {
-        end_error(call, r, &err);
+        call_end_error(call, r, &err);
         return;
     }
     if (r < 0) { /* what the guest left is no result */
@@ -185,54 +207,90 @@ static void call_done(struct call *call, uint64_t now)
     detach(call);
     stats_add(&call->shard->stats, result.is_error ? STAT_GUEST_ERRORS : STAT_OK, 1);
     answer_result(call, &result, now);
-    conn_flush(call->conn);
+    conn_push(call->conn);
     free(result.storage);
     call->pooled = NULL;
     call_end(call);
     pool_give_back(p);
 }
 
-static void suspend(struct call *call)
+/* --- where it runs -------------------------------------------------------------------------- */
+
+static void learn(struct call *call, bool was_long)
+{
+    atomic_uchar *tends = &call->pool->program->tends_long[call->function];
+    int value = atomic_load_explicit(tends, memory_order_relaxed);
+    int next = was_long ? value + LONG_STEP : value - LONG_STEP;
+
+    if (next < 0)
+        next = 0;
+    if (next > LONG_MOST)
+        next = LONG_MOST;
+    if (next != value)
+        atomic_store_explicit(tends, (unsigned char)next, memory_order_relaxed);
+}
+
+static bool tends_to_be_long(const struct call *call)
+{
+    return atomic_load_explicit(&call->pool->program->tends_long[call->function],
+                                memory_order_relaxed) >= LONG_START;
+}
+
+/* Whoever runs it comes back at the deadline by itself, but it may be late in getting to run it. */
+static void go_long(struct call *call)
 {
     struct shard *shard = call->shard;
 
-    move(call, CALL_SUSPENDED);
-    stats_add(&shard->stats, STAT_SUSPENDED, 1);
-    list_push_back(&shard->suspended, &call->link);
-    if (call->deadline.place == 0 &&
-        deadlines_add(&shard->deadlines, &call->deadline, call->deadline_ns) == 0)
+    call_move(call, CALL_AWAY);
+    if (deadlines_add(&shard->deadlines, &call->deadline, call->deadline_ns) == 0)
         shard_arm_deadlines(shard);
-    shard_wake(shard);
+    run_long(call);
 }
 
-static void run_slice(struct call *call, uint64_t now)
+/* A slice is over, here or elsewhere. */
+static void after_slice(struct call *call, enum instance_state state, uint64_t now)
 {
-    uint64_t until = now + call->shard->settings.quantum_ns;
-    enum instance_state state;
-    uint64_t after;
+    bool was_long = call->run_ns >= call->shard->settings.quantum_ns;
 
-    if (call->state != CALL_RUNNING)
-        move(call, CALL_RUNNING);
-    state = instance_run(call->pooled->inst, until < call->deadline_ns ? until : call->deadline_ns);
-    after = hv_now_ns();
-    call->run_ns += after - now;
+    if (was_long || call->pooled->was_long)
+        learn(call, was_long);
     switch (state) {
     case INSTANCE_DONE:
-        call_done(call, after);
+        call_done(call, now);
         break;
     case INSTANCE_KICKED:
-        if (after >= call->deadline_ns)
-            end_deadline(call);
+        if (now >= call->deadline_ns)
+            call_end_deadline(call);
         else
-            suspend(call);
+            go_long(call);
         break;
     default:
-        end_failure(call, instance_failure(call->pooled->inst), after);
+        end_failure(call, instance_failure(call->pooled->inst), now);
     }
 }
 
-/* Gives the call's arguments to the instance and enters it. */
-static void start(struct call *call, const struct arguments *arguments)
+void call_returned(struct call *call)
+{
+    const struct run *run = &call->pooled->run;
+
+    deadlines_remove(&call->shard->deadlines, &call->deadline);
+    call_move(call, CALL_RUNNING);
+    call->run_ns += run->run_ns;
+    after_slice(call, run->state, run->left_ns);
+}
+
+static void run_here(struct call *call, uint64_t now)
+{
+    uint64_t until = now + call->shard->settings.quantum_ns;
+    struct run *run = &call->pooled->run;
+
+    run->run_ns = 0;
+    run_slice(call->pooled, until < call->deadline_ns ? until : call->deadline_ns);
+    call->run_ns = run->run_ns;
+    after_slice(call, run->state, run->left_ns);
+}
+
+void call_start(struct call *call, const struct arguments *arguments)
 {
     struct hl_error err = HL_ERROR_INIT;
     int r = instance_begin(call->pooled->inst, arguments->function, arguments->args,
@@ -240,21 +298,26 @@ static void start(struct call *call, const struct arguments *arguments)
     uint64_t now;
 
     if (r < 0) {
-        end_error(call, r, &err);
+        call_end_error(call, r, &err);
         return;
     }
-    drop_request(call);
+    call_drop_request(call);
     now = hv_now_ns();
+    call->function = arguments->function;
     call->entered_ns = now;
+    if (call->state != CALL_RUNNING)
+        call_move(call, CALL_RUNNING);
     if (now >= call->deadline_ns)
-        end_deadline(call);
+        call_end_deadline(call);
+    else if (tends_to_be_long(call))
+        go_long(call);
+    else if (run_helped(call))
+        call_move(call, CALL_AWAY);
     else
-        run_slice(call, now);
+        run_here(call, now);
 }
 
-/* --- waiting -------------------------------------------------------------------------------- */
-
-static bool set_deadline(struct call *call)
+bool call_set_deadline(struct call *call)
 {
     const struct settings *settings = &call->shard->settings;
     const struct program *program = call->pool->program;
@@ -268,195 +331,14 @@ static bool set_deadline(struct call *call)
     return hv_now_ns() < call->deadline_ns;
 }
 
-/* Copies the request out of the read buffer and the shard's arena. */
-static int keep_request(struct call *call, const struct request *request)
-{
-    ProtobufCMessage *message;
-    size_t most = request->len * 2 + 4096;
-    int r;
-
-    if (!charge_set(&call->kept_charge, &call->shard->engine->budget, BUDGET_CLIENT_BYTES, most))
-        return -ENOBUFS;
-    call->kept = malloc(sizeof(*call->kept));
-    if (!call->kept)
-        return -ENOMEM;
-    arena_init(call->kept, 512, most);
-    r = arena_unpack(call->kept, &hl__v1__invoke_request__descriptor, request->payload,
-                     request->len, &message);
-    if (r < 0)
-        return r;
-    call->request = (const Hl__V1__InvokeRequest *)message;
-    return 0;
-}
-
-static bool program_queue_full(struct call *call, struct hl_error *err)
-{
-    struct program *program = call->pool->program;
-    uint32_t max = program->entry.limits.max_queue;
-
-    if (atomic_fetch_add(&program->queued, 1) >= max) {
-        atomic_fetch_sub(&program->queued, 1);
-        hl_error_set(err, -EAGAIN, "queue of image '%s' is full: its max_queue is %u",
-                     program->entry.name, max);
-        return true;
-    }
-    call->queued = true;
-    return false;
-}
-
-static bool queue_full(struct call *call, struct hl_error *err)
-{
-    const struct settings *settings = &call->shard->settings;
-
-    if (call->conn->waiting >= settings->max_queue_per_client) {
-        hl_error_set(err, -EAGAIN, "queue is full: max_queue_per_client is %u",
-                     settings->max_queue_per_client);
-        return true;
-    }
-    return call->pool->program && program_queue_full(call, err);
-}
-
-static void wait_for_turn(struct call *call, const struct request *request)
-{
-    struct shard *shard = call->shard;
-    struct hl_error err = HL_ERROR_INIT;
-    int r;
-
-    if (queue_full(call, &err)) {
-        end_with(call, STAT_QUEUE_REFUSED, HL_STATUS_RESOURCE_EXHAUSTED, err.text);
-        return;
-    }
-    r = keep_request(call, request);
-    if (r == 0)
-        r = deadlines_add(&shard->deadlines, &call->deadline, call->deadline_ns);
-    if (r < 0) {
-        if (call->queued)
-            atomic_fetch_sub(&call->pool->program->queued, 1);
-        end_with(call, STAT_QUEUE_REFUSED, HL_STATUS_RESOURCE_EXHAUSTED,
-                 "no memory for another waiting call");
-        return;
-    }
-    shard_arm_deadlines(shard);
-    stats_add(&shard->stats, STAT_QUEUED, 1);
-    call->conn->waiting++;
-    list_push_back(&call->pool->waiting, &call->link);
-    move(call, CALL_WAITING);
-}
-
-static void admit_waiting(struct call *call)
-{
-    struct deadlines *deadlines = &call->shard->deadlines;
-    struct arguments arguments;
-    struct hl_error err = HL_ERROR_INIT;
-    int r = arguments_decode(&arguments, call->pool->program, call->request, &err);
-
-    if (r < 0) {
-        end_error(call, r, &err);
-        return;
-    }
-    if (program_queue_full(call, &err)) {
-        end_with(call, STAT_QUEUE_REFUSED, HL_STATUS_RESOURCE_EXHAUSTED, err.text);
-        return;
-    }
-    atomic_fetch_add_explicit(&call->pool->program->calls, 1, memory_order_relaxed);
-    if (!set_deadline(call))
-        end_deadline(call);
-    else if (deadlines_add(deadlines, &call->deadline, call->deadline_ns) == 0)
-        shard_arm_deadlines(call->shard);
-}
-
-void calls_admit(struct pool *pool)
-{
-    struct list todo, *l;
-
-    /* An answer may close its connection, and with it calls further down the list. */
-    list_init(&todo);
-    while ((l = list_pop_front(&pool->waiting)))
-        list_push_back(&todo, l);
-    while ((l = list_pop_front(&todo))) {
-        list_push_back(&pool->waiting, l);
-        admit_waiting(LIST_ENTRY(l, struct call, link));
-    }
-}
-
-void calls_fail(struct pool *pool, enum hl_status status, const char *text)
-{
-    pool->busy++; /* the last call's end must not be the pool's */
-    while (!list_empty(&pool->waiting))
-        end_with(LIST_ENTRY(pool->waiting.next, struct call, link), STAT_OTHER_ERRORS, status,
-                 text);
-    pool->busy--;
-    pool_check_unused(pool);
-}
-
 /* --- the shard's turns ---------------------------------------------------------------------- */
-
-bool calls_run_suspended(struct shard *shard)
-{
-    struct list *l = list_pop_front(&shard->suspended);
-
-    if (!l)
-        return false;
-    run_slice(LIST_ENTRY(l, struct call, link), hv_now_ns());
-    return true;
-}
-
-/* The pool's next call gets the instance. */
-static void start_next(struct pool *pool, struct pooled *p)
-{
-    struct call *call = LIST_ENTRY(pool->waiting.next, struct call, link);
-    struct arguments arguments;
-    struct hl_error err = HL_ERROR_INIT;
-    int r;
-
-    leave_queue(call);
-    call->pooled = p;
-    move(call, CALL_RUNNING);
-    if (!list_empty(&pool->waiting))
-        pool_set_pending(pool);
-    r = arguments_decode(&arguments, call->pool->program, call->request, &err);
-    if (r < 0)
-        end_error(call, r, &err);
-    else
-        start(call, &arguments);
-}
-
-bool calls_start_waiting(struct shard *shard)
-{
-    struct list *l = shard->pending.next;
-    struct hl_error err = HL_ERROR_INIT;
-    struct pooled *p;
-    struct pool *pool;
-    int r;
-
-    if (list_empty(&shard->pending))
-        return false;
-    pool = LIST_ENTRY(l, struct pool, waiting_link);
-    if (list_empty(&pool->waiting)) {
-        pool_unlist(pool);
-        pool_check_unused(pool);
-        return true;
-    }
-    r = pool_take(pool, &p, &err);
-    if (r == -EAGAIN) {
-        share_starve(pool);
-        r = pool_take(pool, &p, &err); /* what was given back before others could know */
-        if (r == -EAGAIN)
-            return true;
-    }
-    if (r < 0)
-        calls_fail(pool, hl_status_from_errno(r), err.text);
-    else
-        start_next(pool, p);
-    return true;
-}
 
 void calls_expire(struct shard *shard, uint64_t now_ns)
 {
     struct deadline *first;
 
     while ((first = deadlines_first(&shard->deadlines)) && first->at_ns <= now_ns)
-        end_deadline(LIST_ENTRY(first, struct call, deadline));
+        call_end_deadline(LIST_ENTRY(first, struct call, deadline));
 }
 
 void calls_stop_all(struct shard *shard)
@@ -466,20 +348,20 @@ void calls_stop_all(struct shard *shard)
         struct conn *conn = LIST_ENTRY(l, struct conn, link);
 
         while (!list_empty(&conn->calls))
-            end_with(LIST_ENTRY(conn->calls.next, struct call, conn_link), STAT_OTHER_ERRORS,
-                     HL_STATUS_UNAVAILABLE, "hld is stopping");
+            call_end_with(LIST_ENTRY(conn->calls.next, struct call, conn_link), STAT_OTHER_ERRORS,
+                          HL_STATUS_UNAVAILABLE, "hld is stopping");
     }
 }
 
 void call_abandon(struct call *call)
 {
     struct pooled *p = call->pooled;
+    bool away = call->state == CALL_AWAY;
 
     count_error(call, STAT_ABANDONED);
     call->pooled = NULL;
     call_end(call);
-    if (p)
-        pool_destroy(p);
+    drop_instance(p, away);
 }
 
 /* --- requests ------------------------------------------------------------------------------- */
@@ -487,7 +369,7 @@ void call_abandon(struct call *call)
 static struct call *call_new(const struct request *request, const Hl__V1__InvokeRequest *message)
 {
     struct conn *conn = request->conn;
-    struct call *call = calloc(1, sizeof(*call));
+    struct call *call = call_alloc(conn->shard);
 
     if (!call)
         return NULL;
@@ -512,31 +394,31 @@ static void admit(struct call *call, const struct request *request)
     struct hl_error err = HL_ERROR_INIT;
     int r;
 
-    if (!set_deadline(call)) {
-        end_deadline(call);
+    if (!call_set_deadline(call)) {
+        call_end_deadline(call);
         return;
     }
     if (!pool->program) {
-        wait_for_turn(call, request);
+        call_wait(call, request);
         return;
     }
     r = arguments_decode(&arguments, call->pool->program, call->request, &err);
     if (r < 0) {
-        end_error(call, r, &err);
+        call_end_error(call, r, &err);
         return;
     }
     atomic_fetch_add_explicit(&pool->program->calls, 1, memory_order_relaxed);
     r = list_empty(&pool->waiting) ? pool_take(pool, &call->pooled, &err) : -EAGAIN;
     if (r == 0) {
-        start(call, &arguments);
+        call_start(call, &arguments);
     } else if (r == -EAGAIN) {
         bool first = list_empty(&pool->waiting);
 
-        wait_for_turn(call, request);
+        call_wait(call, request);
         if (first && !list_empty(&pool->waiting))
             pool_set_pending(pool);
     } else {
-        end_error(call, r, &err);
+        call_end_error(call, r, &err);
     }
 }
 
@@ -551,19 +433,20 @@ void call_begin(const struct request *request, const Hl__V1__InvokeRequest *mess
         return;
     }
     if (shard->draining) {
-        end_with(call, STAT_OTHER_ERRORS, HL_STATUS_UNAVAILABLE, "hld is draining: no new calls");
+        call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_UNAVAILABLE,
+                      "hld is draining: no new calls");
         return;
     }
     if (!hl_name_valid(message->image, strlen(message->image))) {
-        end_with(call, STAT_OTHER_ERRORS, HL_STATUS_INVALID_ARGUMENT, "no valid image name");
+        call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_INVALID_ARGUMENT, "no valid image name");
         return;
     }
     call->pool = pool_find(shard, message->image);
     if (!call->pool)
         call->pool = pool_new(shard, message->image);
     if (!call->pool) {
-        end_with(call, STAT_OTHER_ERRORS, HL_STATUS_RESOURCE_EXHAUSTED,
-                 "no room to look for another image now");
+        call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_RESOURCE_EXHAUSTED,
+                      "no room to look for another image now");
         return;
     }
     admit(call, request);
@@ -576,7 +459,7 @@ bool call_cancel(struct conn *conn, uint64_t call_id)
         struct call *call = LIST_ENTRY(l, struct call, conn_link);
 
         if (call_id != 0 && call->call_id == call_id) {
-            end_with(call, STAT_CANCELLED, HL_STATUS_CANCELLED, "cancelled by its client");
+            call_end_with(call, STAT_CANCELLED, HL_STATUS_CANCELLED, "cancelled by its client");
             return true;
         }
     }

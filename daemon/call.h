@@ -3,13 +3,13 @@
 #define HL_DAEMON_CALL_H
 
 /*
- * A call, from Invoke to its answer. It is run in slices of the shard's quantum:
+ * A call, from Invoke to its answer:
  *
- *   CALL_NEW ──► CALL_RUNNING ◄──► CALL_SUSPENDED      past its quantum: others get their turn
- *       │            ▲ │                 │
- *       └► CALL_WAITING│                 │             for the program, or for an instance
- *              │       ▼                 │
- *              └───► CALL_OVER ◄─────────┘             answered, or nobody is left to answer
+ *   CALL_NEW ──► CALL_RUNNING ◄──► CALL_AWAY      with another thread: past its quantum, or helped
+ *       │            ▲ │               │
+ *       └► CALL_WAITING│               │          for the program, or for an instance
+ *              │       ▼               │
+ *              └───► CALL_OVER ◄───────┘          answered, or nobody is left to answer
  *
  * Owned by the shard that read it.
  */
@@ -35,7 +35,7 @@ enum call_state {
     CALL_NEW,
     CALL_WAITING,
     CALL_RUNNING,
-    CALL_SUSPENDED,
+    CALL_AWAY,
     CALL_OVER,
     CALL_STATES,
 };
@@ -48,13 +48,15 @@ struct call {
     struct shard *shard;
     struct conn *conn;
     struct list conn_link;
-    struct list link; /* of pool->waiting or shard->suspended */
+    struct list link; /* of pool->waiting */
+    uint64_t round;   /* its place there (call_queue.c) */
     struct deadline deadline;
     bool queued; /* counted in the program's queue */
     uint32_t stream;
     uint64_t call_id;
     int64_t timeout_ns;
     uint64_t read_ns, deadline_ns, entered_ns, run_ns;
+    size_t function; /* once it has begun */
     struct pool *pool;
     struct pooled *pooled;
     const Hl__V1__InvokeRequest *request; /* NULL once the guest has the arguments */
@@ -75,10 +77,14 @@ void call_abandon(struct call *call);
 void calls_admit(struct pool *pool);
 void calls_fail(struct pool *pool, enum hl_status status, const char *text);
 
-/* One slice of the next suspended call; one waiting call of the next pool. Return: whether there
- * was something to do. */
-bool calls_run_suspended(struct shard *shard);
+/* It comes back from another thread, with what became of it in its instance's run. */
+void call_returned(struct call *call);
+
+/* One waiting call of the next pool. Returns: whether there was something to do. */
 bool calls_start_waiting(struct shard *shard);
+
+/* The shard has ended. */
+void calls_drop_spare(struct shard *shard);
 
 /* Answers those whose deadline has passed while they did not run. */
 void calls_expire(struct shard *shard, uint64_t now_ns);

@@ -55,6 +55,8 @@ struct configuration {
     /* [engine] */
     uint32_t shards;
     uint64_t quantum_ns;
+    uint32_t long_threads;
+    uint64_t poll_ns;
     uint32_t audit_every;
     uint64_t init_deadline_ns;
     uint32_t max_queue_per_client;

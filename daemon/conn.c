@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes of a client. Frames are served straight from the read buffer, one after another, until a
- * quantum is used up; what is left waits for the loop's next turn, so that one client with a full
- * pipe cannot keep others from theirs. A client that sends half a frame and stops, or that does not
- * read its replies, is given slow_sender_ns. Every buffer is charged before it is allocated.
+ * Bytes of a client. Frames are served straight from the read buffer, one a turn: a connection with
+ * a whole frame is ready, and the shard goes round its ready connections, so that one client with a
+ * full pipe cannot keep others from theirs. A client that sends half a frame and stops, or that
+ * does not read its replies, is given slow_sender_ns. Every buffer is charged before it is
+ * allocated.
  *
  * A client may shut down its sending side and still get its answers. The kernel then reports no
  * end of the other direction to one who does not read, so a timer looks for it.
@@ -29,10 +30,6 @@
 #include "hv/timer.h"
 #include "proto/frame.h"
 
-#define BUFFER_SIZE    16384u
-#define BUFFER_KEPT    65536u      /* larger ones go back after a small frame */
-#define WRITE_HIGH     (1u << 20)  /* past it the client is not read from */
-#define WRITE_MAX      (16u << 20) /* past it the connection ends */
 #define HANGUP_LOOK_MS 20
 
 #define FLAG_REMOTE_OPEN 2u
@@ -74,7 +71,7 @@ void conn_close(struct conn *conn)
     conn->closing = true;
     conn->reading = false;
     list_remove(&conn->link);
-    list_remove(&conn->defer_link);
+    list_remove(&conn->ready_link);
     while (!list_empty(&conn->calls))
         call_abandon(LIST_ENTRY(conn->calls.next, struct call, conn_link));
     while ((l = list_pop_front(&conn->tickets)))
@@ -92,7 +89,8 @@ bool conn_owed(const struct conn *conn)
 
 void conn_check_done(struct conn *conn)
 {
-    if (!conn->closing && conn->eof && !conn_owed(conn) && list_empty(&conn->defer_link))
+    if (!conn->closing && conn->eof && !conn->more && !conn_owed(conn) &&
+        list_empty(&conn->ready_link))
         conn_close(conn);
 }
 
@@ -105,7 +103,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-static void watch(struct conn *conn)
+void conn_watch(struct conn *conn)
 {
     uint64_t patience = conn->shard->settings.slow_sender_ns;
     uint64_t now, when = UINT64_MAX;
@@ -145,7 +143,8 @@ static void on_timer(uv_timer_t *timer)
     uint64_t patience = conn->shard->settings.slow_sender_ns;
     uint64_t now = hv_now_ns();
 
-    if ((conn->partial_ns != 0 && now >= conn->partial_ns + patience) ||
+    if ((conn->partial_ns != 0 && list_empty(&conn->ready_link) &&
+         now >= conn->partial_ns + patience) ||
         (conn->stalled_ns != 0 && now >= conn->stalled_ns + patience)) {
         stats_add(&conn->shard->stats, STAT_SLOW, 1);
         conn_close(conn);
@@ -155,152 +154,7 @@ static void on_timer(uv_timer_t *timer)
         conn_close(conn);
         return;
     }
-    watch(conn);
-}
-
-/* --- writing -------------------------------------------------------------------------------- */
-
-/* What the socket did not take at once, until libuv has written it. */
-struct late_write {
-    uv_write_t write;
-    struct buffer buf;
-};
-
-static void written(struct conn *conn, size_t n)
-{
-    conn->write_bytes -= n;
-    charge_set(&conn->write_charge, &conn->shard->engine->budget, BUDGET_CLIENT_BYTES,
-               conn->write_bytes);
-    conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
-}
-
-static void on_written(uv_write_t *write, int status)
-{
-    struct late_write *late = write->data;
-    struct conn *conn = write->handle->data;
-    size_t n = late->buf.len;
-
-    buffer_fini(&late->buf);
-    free(late);
-    if (conn->closing)
-        return;
-    written(conn, n);
-    if (status < 0) {
-        conn_close(conn);
-        return;
-    }
-    if (conn->write_bytes <= WRITE_HIGH / 2 && !conn->reading && !conn->eof)
-        shard_defer(conn->shard, conn);
-    watch(conn);
-    conn_check_done(conn);
-    shard_check_quiet(conn->shard);
-}
-
-/* Hands to libuv what the socket did not take. */
-static void write_late(struct conn *conn)
-{
-    struct late_write *late = malloc(sizeof(*late));
-    uv_buf_t buf;
-
-    if (!late) {
-        conn_close(conn);
-        return;
-    }
-    late->buf = conn->out;
-    late->write.data = late;
-    conn->out = (struct buffer){0};
-    buf = uv_buf_init((char *)buffer_data(&late->buf), (unsigned int)late->buf.len);
-    if (uv_write(&late->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0) {
-        buffer_fini(&late->buf);
-        free(late);
-        conn_close(conn);
-        return;
-    }
-    if (conn->stalled_ns == 0)
-        conn->stalled_ns = hv_now_ns();
-    watch(conn);
-}
-
-void conn_flush(struct conn *conn)
-{
-    uv_buf_t buf;
-    int n;
-
-    if (conn->closing || conn->out.len == 0)
-        return;
-    buf = uv_buf_init((char *)buffer_data(&conn->out), (unsigned int)conn->out.len);
-    n = uv_try_write((uv_stream_t *)&conn->pipe, &buf, 1);
-    if (n < 0 && n != UV_EAGAIN) {
-        conn_close(conn);
-        return;
-    }
-    if (n > 0) {
-        buffer_consume(&conn->out, (size_t)n);
-        written(conn, (size_t)n);
-    }
-    if (conn->out.len > 0)
-        write_late(conn);
-    else
-        buffer_trim(&conn->out, BUFFER_KEPT);
-}
-
-/* Charges what was just put into out. */
-static void sent(struct conn *conn, size_t before)
-{
-    size_t bytes = conn->write_bytes + conn->out.len - before;
-
-    if (bytes > WRITE_MAX || !charge_set(&conn->write_charge, &conn->shard->engine->budget,
-                                         BUDGET_CLIENT_BYTES, bytes)) {
-        stats_add(&conn->shard->stats, STAT_SLOW, 1);
-        conn_close(conn);
-        return;
-    }
-    conn->write_bytes = bytes;
-    if (!conn->corked)
-        conn_flush(conn);
-}
-
-void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message)
-{
-    size_t before = conn->out.len;
-    int r;
-
-    if (conn->closing)
-        return;
-    r = envelope_encode_response(&conn->out, stream, message);
-    if (r == 0)
-        sent(conn, before);
-    else if (r == -EMSGSIZE)
-        conn_send_status(conn, stream, HL_STATUS_RESOURCE_EXHAUSTED,
-                         "the answer is over the %u bytes that one message carries",
-                         FRAME_PAYLOAD_MAX);
-    else
-        conn_close(conn);
-}
-
-void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
-                       const struct envelope_detail *details, size_t ndetails)
-{
-    size_t before = conn->out.len;
-
-    if (conn->closing)
-        return;
-    if (envelope_encode_status(&conn->out, stream, status, text, details, ndetails) == 0)
-        sent(conn, before);
-    else
-        conn_close(conn);
-}
-
-void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status, const char *fmt,
-                      ...)
-{
-    char text[HL_ERROR_TEXT_MAX];
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    conn_send_details(conn, stream, status, text, NULL, 0);
+    conn_watch(conn);
 }
 
 /* --- reading -------------------------------------------------------------------------------- */
@@ -388,8 +242,8 @@ static void make_room(struct conn *conn, const struct frame_header *header, bool
     }
     if (held == 0) {
         conn->start = conn->end = 0;
-        if (conn->cap > BUFFER_KEPT)
-            (void)resize(conn, BUFFER_SIZE);
+        if (conn->cap > CONN_BUFFER_KEPT && conn->small_reads > CONN_SMALL_MANY)
+            (void)resize(conn, CONN_BUFFER_SIZE);
     } else if (conn->start > 0 && (conn->cap - conn->start < need || conn->end == conn->cap)) {
         memmove(conn->buf, conn->buf + conn->start, held);
         conn->start = 0;
@@ -399,47 +253,75 @@ static void make_room(struct conn *conn, const struct frame_header *header, bool
 
 static void set_reading(struct conn *conn, bool want);
 
-/* Serves whole frames. Returns with the rest at the front of a large enough buffer. */
-static void process(struct conn *conn)
+/* What is at hand was looked at: room for the rest, and the clock on it. */
+static void settle(struct conn *conn, const struct frame_header *header, bool known)
 {
-    uint64_t until = conn->read_ns + conn->shard->settings.quantum_ns;
-    struct frame_header header = {0};
-    bool known = false;
+    bool full = conn->write_bytes > CONN_WRITE_HIGH;
 
-    conn->corked = true;
-    while (!conn->closing && conn->write_bytes <= WRITE_HIGH) {
-        size_t held = conn->end - conn->start;
-        int r = frame_decode(conn->buf + conn->start, held, &header);
-
-        if (r < 0) {
-            malformed(conn);
-            break;
-        }
-        known = r == 0 && held >= FRAME_HEADER_SIZE;
-        if (r == 0)
-            break;
-        conn->start += FRAME_HEADER_SIZE + header.length;
-        serve_frame(conn, &header, conn->buf + conn->start - header.length);
-        if (!conn->closing && conn->start < conn->end && hv_now_ns() > until) {
-            shard_defer(conn->shard, conn);
-            break;
-        }
-    }
-    conn->corked = false;
-    conn_flush(conn);
-    if (conn->closing)
-        return;
-    if (list_empty(&conn->defer_link) && conn->write_bytes <= WRITE_HIGH)
-        make_room(conn, &header, known);
-    if (conn->start == conn->end)
+    if (conn->eof && !full)
+        conn->start = conn->end;
+    if (!full)
+        make_room(conn, header, known);
+    if (conn->start == conn->end || full) /* full: it is not the client who is late */
         conn->partial_ns = 0;
-    else if (!list_empty(&conn->defer_link) || conn->write_bytes > WRITE_HIGH)
-        conn->partial_ns = 0; /* it is we who are late */
     else if (conn->partial_ns == 0)
         conn->partial_ns = hv_now_ns();
-    set_reading(conn, list_empty(&conn->defer_link) && conn->write_bytes <= WRITE_HIGH);
-    watch(conn);
+    set_reading(conn, !full);
+    conn_watch(conn);
     conn_check_done(conn);
+}
+
+/* Returns: 1 with a whole frame at the front; 0 with none, and the connection settled to wait for
+ * the rest; -EPROTO for what is no frame. */
+static int next_frame(struct conn *conn, struct frame_header *header)
+{
+    size_t held = conn->end - conn->start;
+    int r = 0;
+
+    *header = (struct frame_header){0};
+    if (conn->write_bytes <= CONN_WRITE_HIGH)
+        r = frame_decode(conn->buf + conn->start, held, header);
+    if (r == 0)
+        settle(conn, header, held >= FRAME_HEADER_SIZE);
+    return r;
+}
+
+static bool another_whole(const struct conn *conn)
+{
+    struct frame_header header;
+
+    return frame_decode(conn->buf + conn->start, conn->end - conn->start, &header) != 0;
+}
+
+bool conn_serve(struct conn *conn)
+{
+    struct frame_header header;
+    int r = conn->closing ? 0 : next_frame(conn, &header);
+
+    conn->more = false;
+    if (r < 0) {
+        conn_flush(conn); /* what came before it was in order */
+        malformed(conn);
+    }
+    if (r <= 0)
+        return false;
+    conn->start += FRAME_HEADER_SIZE + header.length;
+    conn->small_reads = header.length > CONN_BUFFER_KEPT ? 0 : conn->small_reads + 1;
+    conn->partial_ns = 0;
+    conn->more = another_whole(conn);
+    conn->corked = true;
+    serve_frame(conn, &header, conn->buf + conn->start - header.length);
+    conn_push(conn);
+    conn->corked = false;
+    if (conn->closing)
+        return false;
+    return conn->more || next_frame(conn, &header) != 0;
+}
+
+void conn_pause(struct conn *conn)
+{
+    set_reading(conn, false);
+    conn_watch(conn);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
@@ -454,13 +336,15 @@ static void on_eof(struct conn *conn)
 {
     conn->eof = true;
     set_reading(conn, false);
-    conn->start = conn->end;
-    conn->partial_ns = 0;
+    if (list_empty(&conn->ready_link)) { /* half a frame, which will never be whole */
+        conn->start = conn->end;
+        conn->partial_ns = 0;
+    }
     if (hung_up(conn)) {
         conn_close(conn);
         return;
     }
-    watch(conn);
+    conn_watch(conn);
     conn_check_done(conn);
 }
 
@@ -486,8 +370,10 @@ static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
         nread -= (ssize_t)n;
     }
     conn->end += (size_t)nread;
+    if (conn->end == conn->cap)
+        set_reading(conn, false);
     conn->read_ns = hv_now_ns();
-    process(conn);
+    shard_ready(conn->shard, conn);
 }
 
 static void set_reading(struct conn *conn, bool want)
@@ -503,12 +389,6 @@ static void set_reading(struct conn *conn, bool want)
         conn_close(conn);
 }
 
-void conn_resume(struct conn *conn)
-{
-    if (!conn->closing)
-        process(conn);
-}
-
 /* --- beginning ------------------------------------------------------------------------------ */
 
 int conn_open(struct shard *shard, int fd)
@@ -521,12 +401,15 @@ int conn_open(struct shard *shard, int fd)
         return -ENOMEM;
     conn->shard = shard;
     list_init(&conn->link);
-    list_init(&conn->defer_link);
+    list_init(&conn->ready_link);
     list_init(&conn->calls);
     list_init(&conn->tickets);
     for (size_t i = 0; i < CONN_UPLOADS_MAX; i++)
         conn->uploads[i].fd = -1;
-    r = resize(conn, BUFFER_SIZE);
+    r = resize(conn, CONN_BUFFER_SIZE);
+    if (r == 0 && !charge_set(&conn->write_charge, &shard->engine->budget, BUDGET_CLIENT_BYTES,
+                              CONN_BUFFER_SIZE))
+        r = -ENOBUFS;
     if (r < 0) {
         conn_free(conn);
         return r;

@@ -22,6 +22,11 @@
 #define CONN_UPLOADS_MAX 2
 #define CONN_TICKETS_MAX 64 /* requests answered later, calls apart */
 
+#define CONN_BUFFER_SIZE 16384u     /* of each direction, usually */
+#define CONN_BUFFER_KEPT 65536u     /* larger ones go back after CONN_SMALL_MANY frames that */
+#define CONN_SMALL_MANY  16u        /* would have done without */
+#define CONN_WRITE_HIGH  (1u << 20) /* unwritten; past it the client is not read from */
+
 struct shard;
 
 /* A program being sent in pieces (service_images.c). */
@@ -35,30 +40,34 @@ struct upload {
 struct conn {
     struct shard *shard;
     struct list link;       /* of the shard's connections */
-    struct list defer_link; /* of those with whole frames left in the buffer */
+    struct list ready_link; /* of those with a whole frame in the buffer */
     uv_pipe_t pipe;
     uv_timer_t timer;
     int open_handles;
     bool closing;
     bool eof;     /* the client sends no more */
     bool reading; /* libuv reads for us */
-    bool corked;
+    bool corked;  /* a frame is being served: replies may be held back */
+    bool more;    /* behind that frame stands another whole one */
 
     uint8_t *buf; /* frames: [start, end) is not yet served */
     size_t start, end, cap;
-    size_t discard; /* bytes of a refused frame still to come */
+    size_t discard;                         /* bytes of a refused frame still to come */
+    unsigned int small_reads, small_writes; /* in a row, since the last large one */
     struct charge buf_charge;
     uint64_t read_ns;    /* when the newest bytes came */
     uint64_t partial_ns; /* since when a frame is incomplete, 0: none is */
     uint32_t last_stream;
 
     struct buffer out;  /* not yet handed to libuv */
+    uint64_t corked_ns; /* when the first byte in it was held back */
     size_t write_bytes; /* in out and in libuv */
     struct charge write_charge;
     uint64_t stalled_ns; /* since when nothing was written though there was something, or 0 */
 
     struct list calls;
-    unsigned int waiting; /* of them in a queue */
+    unsigned int waiting;       /* of them in a queue */
+    uint64_t round_pool, round; /* of the last one that left a queue: its pool's id, its turn */
     struct list tickets;
     unsigned int ntickets;
     struct upload uploads[CONN_UPLOADS_MAX];
@@ -87,8 +96,14 @@ struct ticket {
 int conn_open(struct shard *shard, int fd);
 void conn_close(struct conn *conn);
 
-/* Serves frames that were left in the buffer. */
-void conn_resume(struct conn *conn);
+/* Serves the next whole frame in the buffer. Returns: whether there is another one to serve. */
+bool conn_serve(struct conn *conn);
+
+/* For now nothing more is read: its frames have to wait for the shard's next turn. */
+void conn_pause(struct conn *conn);
+
+/* The timer fits what the client is waited for. */
+void conn_watch(struct conn *conn);
 
 /* These are no-ops on a connection that is closing, and close one that cannot take the reply. */
 void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message);
@@ -97,8 +112,10 @@ void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status,
 void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
                        const struct envelope_detail *details, size_t ndetails);
 
-/* Writes what a cork held back; a call does so before its instance is reset. */
+/* Writes what was held back: all of it, or (push) only when no other frame of the connection is
+ * about to be served or it was held back for long; a call pushes before its instance is reset. */
 void conn_flush(struct conn *conn);
+void conn_push(struct conn *conn);
 
 /* Whether calls, tickets or bytes are still under way to the client. */
 bool conn_owed(const struct conn *conn);

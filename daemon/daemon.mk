@@ -92,10 +92,13 @@ libengine_la_SOURCES = \
 	daemon/budget.h \
 	daemon/call.c \
 	daemon/call.h \
+	daemon/call_internal.h \
+	daemon/call_queue.c \
 	daemon/confine.c \
 	daemon/confine.h \
 	daemon/conn.c \
 	daemon/conn.h \
+	daemon/conn_write.c \
 	daemon/control_link.c \
 	daemon/control_link.h \
 	daemon/deadlines.c \
@@ -113,6 +116,8 @@ libengine_la_SOURCES = \
 	daemon/pooled.h \
 	daemon/program.c \
 	daemon/program.h \
+	daemon/run.c \
+	daemon/run.h \
 	daemon/seccomp.c \
 	daemon/service.c \
 	daemon/service.h \

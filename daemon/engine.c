@@ -16,6 +16,7 @@
 
 #include "daemon/control_link.h"
 #include "daemon/images.h"
+#include "daemon/run.h"
 #include "daemon/shard.h"
 #include "hv/timer.h"
 #include "proto/frame.h"
@@ -55,6 +56,7 @@ int engine_new(struct engine **out, const struct engine_config *config, struct h
     engine->host = config->host;
     engine->uid = config->uid;
     engine->reset_skip = config->reset_skip;
+    engine->long_threads = config->settings.long_threads;
     engine->confinement = config->confinement;
     engine->started_ns = hv_now_ns();
     snprintf(engine->version, sizeof(engine->version), "%s", config->version);
@@ -113,6 +115,12 @@ int engine_run(struct engine *engine)
 {
     int r = control_link_ready(engine->control);
 
+    unsigned int cpus = uv_available_parallelism();
+
+    if (r < 0)
+        return r;
+    engine->max_pollers = cpus > 2 ? cpus / 2 : 1;
+    r = runners_start(engine, engine->long_threads > 0 ? engine->long_threads : cpus);
     if (r < 0)
         return r;
     start_threads(engine);
@@ -121,6 +129,7 @@ int engine_run(struct engine *engine)
         abort(); /* as in shard_thread */
     for (unsigned int i = 1; i < engine->nshards; i++)
         uv_thread_join(&engine->shards[i].thread);
+    runners_stop(engine);
     return 0;
 }
 

@@ -24,6 +24,8 @@ void settings_fill(struct settings_message *message, const struct front *front)
     s->backend = (char *)front->options->backend;
     s->shards = config->shards;
     s->quantum_ns = config->quantum_ns;
+    s->long_threads = config->long_threads;
+    s->poll_ns = config->poll_ns;
     s->audit_every = config->audit_every;
     s->init_deadline_ns = config->init_deadline_ns;
     s->max_connections = config->max_connections;

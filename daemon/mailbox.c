@@ -11,6 +11,8 @@ static void deliver_all(struct mailbox *box)
     struct mail *mail = atomic_exchange_explicit(&box->head, NULL, memory_order_acquire);
     struct mail *oldest = NULL;
 
+    if (mail && box->on_mail)
+        box->on_mail(box->owner);
     while (mail) {
         struct mail *next = mail->next;
 
@@ -31,10 +33,11 @@ static void on_async(uv_async_t *async)
     deliver_all(async->data);
 }
 
-int mailbox_init(struct mailbox *box, uv_loop_t *loop, void *owner)
+int mailbox_init(struct mailbox *box, uv_loop_t *loop, void *owner, void (*on_mail)(void *owner))
 {
     atomic_init(&box->head, NULL);
     box->owner = owner;
+    box->on_mail = on_mail;
     box->async.data = box;
     return uv_async_init(loop, &box->async, on_async);
 }
@@ -51,6 +54,12 @@ void mailbox_post(struct mailbox *box, struct mail *mail,
                                                     memory_order_relaxed));
     if (!head)
         uv_async_send(&box->async);
+}
+
+void mailbox_check(struct mailbox *box)
+{
+    if (atomic_load_explicit(&box->head, memory_order_relaxed))
+        deliver_all(box);
 }
 
 void mailbox_close(struct mailbox *box)

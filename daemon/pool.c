@@ -73,6 +73,7 @@ struct pool *pool_new(struct shard *shard, const char *name)
         return NULL;
     shard->resolving++;
     pool->shard = shard;
+    pool->id = ++shard->pools_made;
     memcpy(pool->name, name, strlen(name) + 1);
     list_init(&pool->waiting);
     list_init(&pool->waiting_link);
@@ -135,26 +136,31 @@ static void not_busy(struct pooled *p)
     atomic_fetch_sub(&p->program->running, 1);
 }
 
-static int reset(struct shard *shard, struct pooled *p)
+static bool audit_is_due(struct shard *shard)
 {
     uint32_t every = shard->settings.audit_every;
-    bool audit = every > 0 && ++shard->resets % every == 0;
-    struct hl_error err = HL_ERROR_INIT;
-    int r = instance_reset(p->inst, audit, &p->pages_reset, &err);
+
+    return every > 0 && ++shard->resets % every == 0;
+}
+
+static void account_reset(struct pooled *p, int result, bool audited)
+{
+    struct shard *shard = p->pool->shard;
+    const struct run *run = &p->run;
 
     stats_add(&shard->stats, STAT_RESETS, 1);
-    stats_add(&shard->stats, STAT_AUDITS, audit);
-    if (r == 0)
+    stats_add(&shard->stats, STAT_AUDITS, audited);
+    p->pages_reset = run->pages;
+    if (result == 0)
         stats_add(&shard->stats, STAT_PAGES_RESET, p->pages_reset);
-    if (r == -EBADMSG) {
+    if (result == -EBADMSG) {
         stats_add(&shard->stats, STAT_AUDIT_FAILURES, 1);
         log_write(LOG_LEVEL_CRITICAL, "audit: an instance of %s was not as its snapshot: %s",
-                  p->program->entry.name, err.text);
-    } else if (r < 0) {
+                  p->program->entry.name, run->err.text);
+    } else if (result < 0) {
         log_limited(&shard->log_limit, LOG_LEVEL_WARNING, "reset of an instance of %s: %s",
-                    p->program->entry.name, err.text);
+                    p->program->entry.name, run->err.text);
     }
-    return r;
 }
 
 /* Whether the pool's own calls have had their turns while others go without. */
@@ -194,19 +200,12 @@ static void want_replacement(struct pool *pool)
     shard_wake(pool->shard);
 }
 
-void pool_give_back(struct pooled *p)
+static void keep_or_pass_on(struct pooled *p)
 {
     struct pool *pool = p->pool;
     struct shard *shard = pool->shard;
-    struct shard *other;
+    struct shard *other = wanted_by(pool, p);
 
-    if (reset(shard, p) != 0) {
-        pool_destroy(p);
-        return;
-    }
-    not_busy(p);
-    p->calls++;
-    other = wanted_by(pool, p);
     if (other) {
         share_hand_over(p, other);
     } else if (should_give_up(pool)) {
@@ -217,9 +216,39 @@ void pool_give_back(struct pooled *p)
             p->program->entry.limits.min_instances)
             want_replacement(pool);
     }
+}
+
+void pool_was_reset(struct pooled *p, int result, bool audited)
+{
+    struct pool *pool = p->pool;
+
+    account_reset(p, result, audited);
+    p->was_long = false;
+    if (result != 0) {
+        pool_destroy(p);
+        return;
+    }
+    not_busy(p);
+    p->calls++;
+    keep_or_pass_on(p);
     if (!list_empty(&pool->waiting))
         pool_set_pending(pool);
     pool_check_unused(pool);
+}
+
+void pool_give_back(struct pooled *p)
+{
+    struct shard *shard = p->pool->shard;
+    bool audit = audit_is_due(shard);
+    struct run *run = &p->run;
+
+    if (p->was_long && !shard->stopping) {
+        run_reset(p, audit);
+        return;
+    }
+    run->err.text[0] = '\0';
+    run->result = instance_reset(p->inst, audit, &run->pages, &run->err);
+    pool_was_reset(p, run->result, audit);
 }
 
 void pool_destroy(struct pooled *p)

@@ -34,6 +34,7 @@ struct pool {
     struct list chore_link;
     struct list idle;   /* instances, last used first */
     unsigned int busy;  /* instances with a call; the pool stays while there are any */
+    uint64_t id, round; /* of the shard's pools; of waiting calls, the last that was served */
     unsigned int turns; /* calls served in a row while another shard wanted an instance */
 };
 
@@ -58,8 +59,10 @@ void pool_invalidate(struct shard *shard, const char *name); /* "" for all */
  * no instance can be made. */
 int pool_take(struct pool *pool, struct pooled **out, struct hl_error *err);
 
-/* After a call: resets p and keeps it, hands it over, or destroys it. */
+/* After a call: resets p and keeps it, hands it over, or destroys it. A reset that may take long
+ * is done elsewhere; pool_was_reset goes on with its result. */
 void pool_give_back(struct pooled *p);
+void pool_was_reset(struct pooled *p, int result, bool audited);
 
 /* After a fault, a deadline, or a call cut off. */
 void pool_destroy(struct pooled *p);

@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "daemon/budget.h"
 #include "daemon/mailbox.h"
+#include "daemon/run.h"
 #include "hv/instance.h"
 
 struct pool;
@@ -22,12 +23,14 @@ struct shard;
 
 struct pooled {
     struct mail mail;     /* on its way to another shard */
+    struct run run;       /* while another thread works on it */
     struct list link;     /* of pool->idle */
     struct list lru_link; /* of shard->idle_instances */
     struct instance *inst;
     struct pool *pool; /* while a shard owns it */
     struct program *program;
     uint64_t bound_ns, calls, pages_reset;
+    bool was_long; /* its call went to a long-run thread, and so does its reset */
     struct charge vm, memory;
 };
 

@@ -102,6 +102,10 @@ int program_new(struct program **out, const struct program_load *load, struct hl
     if (r == 0)
         r = image_new(&program->img, program->elf, program->entry.size, err);
     if (r == 0) {
+        program->tends_long = calloc(image_function_count(program->img) + 1, 1);
+        r = program->tends_long ? 0 : -ENOMEM;
+    }
+    if (r == 0) {
         start = hv_now_ns();
         options = (struct snapshot_options){
             .memory_size = program->entry.limits.memory,
@@ -154,6 +158,7 @@ void program_unref(struct program *program)
     for (size_t i = 0; i < PROGRAM_LOG_LINES; i++)
         free(program->log.lines[i]);
     pthread_mutex_destroy(&program->log.lock);
+    free(program->tends_long);
     charge_release(&program->memory);
     free(program);
 }

@@ -59,6 +59,7 @@ struct program {
     atomic_uint instances; /* of all shards; at most entry.limits.max_instances */
     atomic_uint queued;    /* calls waiting; at most entry.limits.max_queue */
     atomic_uint running, warm;
+    atomic_uchar *tends_long; /* a number a function: how long its calls have been (call.c) */
     _Atomic uint64_t calls, errors;
     _Atomic uint64_t wanted; /* shards that wait for an instance, one bit each */
 };

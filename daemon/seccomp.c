@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -170,6 +171,8 @@ static int allow_if(scmp_filter_ctx ctx, int nr, struct scmp_arg_cmp a)
 static int add_conditional(scmp_filter_ctx ctx)
 {
     const struct scmp_arg_cmp own_limits[] = {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)};
+    const struct scmp_arg_cmp own_priority[] = {SCMP_A0(SCMP_CMP_EQ, PRIO_PROCESS),
+                                                SCMP_A1(SCMP_CMP_EQ, 0)};
     int r = allow_if(ctx, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 
     if (r == 0)
@@ -182,6 +185,8 @@ static int add_conditional(scmp_filter_ctx ctx)
         r = allow_if(ctx, SCMP_SYS(tgkill), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
     if (r == 0)
         r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, own_limits);
+    if (r == 0) /* long-run threads lower their own priority; raising it takes a capability */
+        r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2, own_priority);
     for (size_t i = 0; r == 0 && i < COUNT(ioctls); i++)
         r = allow_if(ctx, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
     for (size_t i = 0; r == 0 && i < COUNT(fcntls); i++)

@@ -14,7 +14,8 @@
 #include "daemon/control.pb-c.h"
 #include "proto/hl.pb-c.h"
 
-#define SHARDS_MAX 64u
+#define SHARDS_MAX       64u
+#define LONG_THREADS_MAX 64u
 
 struct limits {
     uint64_t memory, deadline_ns, io_size;
@@ -25,6 +26,8 @@ struct settings {
     char backend[16];
     uint32_t shards;
     uint64_t quantum_ns;
+    uint32_t long_threads; /* 0: one a CPU */
+    uint64_t poll_ns;      /* 0: never */
     uint32_t audit_every;
     uint64_t init_deadline_ns;
     uint32_t max_connections;

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shard's loop. Sockets, timers and mails are libuv's; what is left over from them (suspended
- * calls, waiting calls, frames in buffers, instances to make) is done by an idle handle, one piece
- * of each kind a turn, so that the sockets are looked at between any two pieces. While the handle
- * is active the loop does not sleep; it is stopped as soon as nothing is left.
+ * The shard's loop. Sockets, timers and mails are libuv's. Reading a socket only makes its
+ * connection ready; when all sockets were looked at, the ready ones are served in turns, a frame
+ * each, and with them the calls that wait for an instance and the mails of other threads, until a
+ * quantum is used up. What is left then, and what is to be made ahead of need, keeps an idle handle
+ * active, so that the loop looks at the sockets without sleeping.
+ *
+ * With nothing to do the shard polls for a moment before it sleeps (base/spin.h), if no other half
+ * of the CPUs does so already. While it polls or sleeps it is known as idle: shards with more than
+ * they can do at once give it calls (run.h).
  */
 #include "config.h"
 
@@ -26,27 +31,69 @@
 #define ARENA_FIRST 16384u
 #define ARENA_MAX   (16u << 20)
 
-static bool serve_deferred(struct shard *shard)
-{
-    struct list todo, *l;
+#define BACKLOG_MOST 4u
 
-    if (list_empty(&shard->deferred))
-        return false;
-    list_init(&todo);
-    while ((l = list_pop_front(&shard->deferred)))
-        list_push_back(&todo, l);
-    while ((l = list_pop_front(&todo)))
-        conn_resume(LIST_ENTRY(l, struct conn, defer_link));
-    return true;
+void shard_ready(struct shard *shard, struct conn *conn)
+{
+    shard_active(shard);
+    if (list_empty(&conn->ready_link))
+        list_push_back(&shard->ready, &conn->ready_link);
+}
+
+unsigned int shard_backlog(struct shard *shard)
+{
+    unsigned int n = list_empty(&shard->pending) ? 0 : 1;
+
+    LIST_FOREACH(l, &shard->ready)
+    {
+        if (++n >= BACKLOG_MOST)
+            break;
+    }
+    return n;
+}
+
+/* Those whose turn does not come before the sockets are looked at again. */
+static void pause_ready(struct shard *shard)
+{
+    LIST_FOREACH(l, &shard->ready)
+    {
+        conn_pause(LIST_ENTRY(l, struct conn, ready_link));
+    }
+    shard_wake(shard);
+}
+
+static void on_check(uv_check_t *check)
+{
+    struct shard *shard = check->data;
+    uint64_t now, until = 0;
+    struct list *l;
+
+    while ((l = list_pop_front(&shard->ready))) {
+        struct conn *conn = LIST_ENTRY(l, struct conn, ready_link);
+
+        if (conn_serve(conn) && list_empty(&conn->ready_link))
+            list_push_back(&shard->ready, &conn->ready_link);
+        mailbox_check(&shard->mailbox);
+        if (!list_empty(&shard->pending))
+            calls_start_waiting(shard);
+        if (list_empty(&shard->ready))
+            continue;
+        now = hv_now_ns();
+        if (until == 0)
+            until = now + shard->settings.quantum_ns;
+        if (now > until) {
+            pause_ready(shard);
+            return;
+        }
+    }
 }
 
 static void on_idle(uv_idle_t *idle)
 {
     struct shard *shard = idle->data;
-    bool busy = calls_run_suspended(shard);
+    bool busy = calls_start_waiting(shard);
 
-    busy |= calls_start_waiting(shard);
-    busy |= serve_deferred(shard);
+    busy |= !list_empty(&shard->ready);
     if (!busy && !pool_chore(shard))
         uv_idle_stop(&shard->idle);
 }
@@ -55,13 +102,6 @@ void shard_wake(struct shard *shard)
 {
     if (!shard->quiet && !uv_is_active((uv_handle_t *)&shard->idle))
         uv_idle_start(&shard->idle, on_idle);
-}
-
-void shard_defer(struct shard *shard, struct conn *conn)
-{
-    if (list_empty(&conn->defer_link))
-        list_push_back(&shard->deferred, &conn->defer_link);
-    shard_wake(shard);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -113,6 +153,7 @@ static void become_quiet(struct shard *shard)
 
     shard->quiet = true;
     pool_release_all(shard);
+    uv_close((uv_handle_t *)&shard->check, NULL);
     uv_close((uv_handle_t *)&shard->idle, NULL);
     uv_close((uv_handle_t *)&shard->deadline_timer, NULL);
     uv_close((uv_handle_t *)&shard->drain_timer, NULL);
@@ -177,7 +218,7 @@ void shard_check_quiet(struct shard *shard)
     if (!shard->stopping && last && !clients_owed(shard))
         stop(shard);
     shard->checking = false;
-    if (shard->stopping && last && shard->works == 0 && !pools_resolving(shard))
+    if (shard->stopping && last && shard->works == 0 && shard->away == 0 && !pools_resolving(shard))
         become_quiet(shard);
 }
 
@@ -315,6 +356,11 @@ int shard_post_invalidation(struct shard *shard, const char *name)
 
 /* --- beginning ------------------------------------------------------------------------------ */
 
+static void on_mail(void *owner)
+{
+    shard_active(owner);
+}
+
 int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
                const struct settings *settings)
 {
@@ -327,8 +373,8 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     shard->settings = *settings;
     shard->log_limit = (struct log_limit)LOG_LIMIT_INIT;
     list_init(&shard->conns);
-    list_init(&shard->deferred);
-    list_init(&shard->suspended);
+    list_init(&shard->ready);
+    list_init(&shard->spare_calls);
     list_init(&shard->pending);
     list_init(&shard->starved);
     list_init(&shard->stale_pools);
@@ -338,18 +384,20 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     for (unsigned int i = 0; i < POOL_BUCKETS; i++)
         list_init(&shard->pools[i]);
     arena_init(&shard->arena, ARENA_FIRST, ARENA_MAX);
-    r = mailbox_init(&shard->mailbox, &shard->loop, shard);
+    r = mailbox_init(&shard->mailbox, &shard->loop, shard, on_mail);
     if (r < 0) {
         uv_loop_close(&shard->loop);
         return r;
     }
+    uv_check_init(&shard->loop, &shard->check);
     uv_idle_init(&shard->loop, &shard->idle);
     uv_timer_init(&shard->loop, &shard->deadline_timer);
     uv_timer_init(&shard->loop, &shard->drain_timer);
     uv_timer_init(&shard->loop, &shard->starve_timer);
-    shard->idle.data = shard->deadline_timer.data = shard->drain_timer.data = shard;
-    shard->starve_timer.data = shard;
-    shard->ready = true;
+    shard->check.data = shard->idle.data = shard;
+    shard->deadline_timer.data = shard->drain_timer.data = shard->starve_timer.data = shard;
+    uv_check_start(&shard->check, on_check);
+    shard->made = true;
     return 0;
 }
 
@@ -362,15 +410,92 @@ static void close_handle(uv_handle_t *handle, void *opaque)
 
 void shard_fini(struct shard *shard)
 {
-    if (!shard->ready)
+    if (!shard->made)
         return;
     if (uv_loop_alive(&shard->loop)) {
         uv_walk(&shard->loop, close_handle, NULL); /* it never ran */
         uv_run(&shard->loop, UV_RUN_DEFAULT);
     }
     uv_loop_close(&shard->loop);
+    calls_drop_spare(shard);
     arena_fini(&shard->arena);
     deadlines_fini(&shard->deadlines);
+}
+
+/* --- waiting for work ----------------------------------------------------------------------- */
+
+void shard_active(struct shard *shard)
+{
+    struct engine *engine = shard->engine;
+    uint64_t bit = 1ull << shard->index;
+
+    shard->events++;
+    if (shard->idle_ns != 0)
+        spin_learn(&shard->spin, shard->settings.poll_ns, hv_now_ns() - shard->idle_ns);
+    shard->idle_ns = 0;
+    if (shard->listed)
+        atomic_fetch_and(&engine->idle, ~bit);
+    if (shard->polling) {
+        atomic_fetch_and(&engine->polling, ~bit);
+        atomic_fetch_sub(&engine->pollers, 1);
+    }
+    shard->listed = shard->polling = false;
+}
+
+static bool begin_polling(struct shard *shard)
+{
+    struct engine *engine = shard->engine;
+
+    if (atomic_fetch_add(&engine->pollers, 1) >= engine->max_pollers) {
+        atomic_fetch_sub(&engine->pollers, 1);
+        return false;
+    }
+    shard->polling = true;
+    atomic_fetch_or(&engine->polling, 1ull << shard->index);
+    return true;
+}
+
+static void end_polling(struct shard *shard)
+{
+    if (!shard->polling)
+        return;
+    atomic_fetch_and(&shard->engine->polling, ~(1ull << shard->index));
+    atomic_fetch_sub(&shard->engine->pollers, 1);
+    shard->polling = false;
+}
+
+/* Returns: whether something came. */
+static bool poll_for_a_while(struct shard *shard)
+{
+    uint64_t start = shard->idle_ns, now = start, then, events = shard->events;
+    uint64_t window = spin_window(&shard->spin, shard->settings.poll_ns, start);
+    bool came = false;
+
+    if (window == 0 || !begin_polling(shard))
+        return false;
+    stats_add(&shard->stats, STAT_POLLS, 1);
+    do {
+        then = now;
+        uv_run(&shard->loop, UV_RUN_NOWAIT);
+        came = shard->events != events || uv_is_active((uv_handle_t *)&shard->idle);
+        now = hv_now_ns();
+    } while (!came && !shard->quiet && spin_look(&shard->spin, then, now) && now < start + window);
+    end_polling(shard);
+    stats_add(&shard->stats, STAT_POLL_HITS, came);
+    return came;
+}
+
+/* One turn of the loop, or several. Returns: whether there is a next one. */
+static bool turn(struct shard *shard)
+{
+    if (uv_is_active((uv_handle_t *)&shard->idle) || shard->quiet)
+        return uv_run(&shard->loop, UV_RUN_ONCE) != 0;
+    if (shard->engine->made > 1) {
+        shard->listed = true;
+        atomic_fetch_or(&shard->engine->idle, 1ull << shard->index);
+    }
+    shard->idle_ns = hv_now_ns();
+    return poll_for_a_while(shard) || uv_run(&shard->loop, UV_RUN_ONCE) != 0;
 }
 
 int shard_run(struct shard *shard)
@@ -379,7 +504,8 @@ int shard_run(struct shard *shard)
 
     if (r < 0)
         return r;
-    uv_run(&shard->loop, UV_RUN_DEFAULT);
+    while (turn(shard)) {
+    }
     hv_thread_fini();
     return 0;
 }

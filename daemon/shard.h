@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "base/list.h"
+#include "base/spin.h"
 #include "daemon/deadlines.h"
 #include "daemon/log.h"
 #include "daemon/mailbox.h"
@@ -30,7 +31,8 @@ struct shard {
     uv_thread_t thread;
     uv_loop_t loop;
     struct mailbox mailbox;
-    uv_idle_t idle; /* active while there is something to do without being told */
+    uv_check_t check; /* after the sockets were looked at: serves what came */
+    uv_idle_t idle;   /* active while there is something to do without being told */
     uv_timer_t deadline_timer;
     uv_timer_t drain_timer;
     uv_timer_t starve_timer; /* active while pools starve */
@@ -39,15 +41,22 @@ struct shard {
     struct log_limit log_limit;
 
     struct list conns;
-    atomic_uint nconns;   /* those still on their way included */
-    struct list deferred; /* connections with whole frames left in their buffers */
+    atomic_uint nconns; /* those still on their way included */
+    struct list ready;  /* connections with whole frames in their buffers, next to serve first */
 
-    struct list suspended; /* calls past their quantum, next to run first */
-    struct list pending;   /* pools with calls that wait and may find an instance */
-    struct list starved;   /* pools with calls that wait for something to be given back */
+    struct list pending; /* pools with calls that wait and may find an instance */
+    struct list starved; /* pools with calls that wait for something to be given back */
     struct deadlines deadlines;
-    unsigned int calls; /* unfinished */
+    unsigned int calls;      /* unfinished */
+    unsigned int away;       /* instances with other threads, to come back (run.h) */
+    struct list spare_calls; /* memory for the next ones */
+    unsigned int nspare;
     struct arena arena; /* of the frame being served */
+
+    struct spin spin;
+    uint64_t events;      /* times that something came from outside */
+    uint64_t idle_ns;     /* since when nothing did, 0: something has come */
+    bool listed, polling; /* in engine->idle; in engine->polling */
 
     struct list pools[POOL_BUCKETS]; /* by name, current versions */
     struct list stale_pools;         /* versions that were replaced and still have calls */
@@ -55,6 +64,7 @@ struct shard {
     struct list shells;              /* unbound, ready */
     struct list chores;              /* pools that want more warm instances */
     unsigned int resolving;          /* pools whose program is not known yet */
+    uint64_t pools_made;
     unsigned int nshells;
     unsigned int shells_making; /* by the thread pool */
     uint64_t shell_size;        /* class that was asked for last */
@@ -62,7 +72,7 @@ struct shard {
     unsigned int resets;
 
     struct mail quiet_mail, end_mail;
-    bool ready, draining, stopping, quiet, checking;
+    bool made, draining, stopping, quiet, checking;
 };
 
 int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
@@ -76,7 +86,14 @@ int shard_run(struct shard *shard);
 /* The loop comes back soon although nothing happens outside. */
 void shard_wake(struct shard *shard);
 
-void shard_defer(struct shard *shard, struct conn *conn);
+/* Something came from outside: the shard is idle no longer. */
+void shard_active(struct shard *shard);
+
+/* conn may have a whole frame: it gets its turn after the sockets were looked at. */
+void shard_ready(struct shard *shard, struct conn *conn);
+
+/* How much there is to do here besides what is being done, up to a few. */
+unsigned int shard_backlog(struct shard *shard);
 void shard_conn_closed(struct shard *shard);
 
 /* Call when something ended that a stopping shard waits for. */

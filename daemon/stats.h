@@ -21,7 +21,8 @@ enum counter {
     STAT_QUEUE_REFUSED, /* past a bound of a queue */
     STAT_OTHER_ERRORS,  /* answered with another status */
     STAT_QUEUED,        /* had to wait */
-    STAT_SUSPENDED,     /* times a call ran past its quantum */
+    STAT_LONG_RUNS,     /* calls that went to a long-run thread */
+    STAT_STOLEN,        /* calls of another shard that this one ran, being idle */
     STAT_EXITS,         /* of guests to the host */
     STAT_SYSCALLS,
     STAT_UNKNOWN_SYSCALLS,
@@ -33,6 +34,8 @@ enum counter {
     STAT_INSTANCES_MADE,
     STAT_INSTANCES_DESTROYED,
     STAT_INSTANCES_MOVED, /* from one shard to another */
+    STAT_POLLS,           /* times a shard polled before it slept */
+    STAT_POLL_HITS,       /* … and something came */
     STAT_BUILDS,
     STAT_BUILD_FAILURES,
     STAT_CONNECTIONS,

@@ -68,7 +68,7 @@ START_TEST(test_many_senders)
     uv_loop_t loop;
 
     ck_assert_int_eq(uv_loop_init(&loop), 0);
-    ck_assert_int_eq(mailbox_init(&receiver.box, &loop, &receiver), 0);
+    ck_assert_int_eq(mailbox_init(&receiver.box, &loop, &receiver, NULL), 0);
     for (int i = 0; i < SENDERS; i++) {
         senders[i] = (struct sender){&receiver, i};
         pthread_create(&threads[i], NULL, send_all, &senders[i]);
@@ -89,7 +89,7 @@ START_TEST(test_close_delivers)
     uv_loop_t loop;
 
     uv_loop_init(&loop);
-    mailbox_init(&receiver.box, &loop, &receiver);
+    mailbox_init(&receiver.box, &loop, &receiver, NULL);
     for (int i = 0; i < 3; i++) {
         struct letter *letter = calloc(1, sizeof(*letter));
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_CALL_INTERNAL_H
+#define HL_DAEMON_CALL_INTERNAL_H
+
+/* What call.c and call_queue.c share: inside of call.h. */
+
+#include "daemon/arguments.h"
+#include "daemon/call.h"
+#include "daemon/stats.h"
+
+/* call.c */
+void call_move(struct call *call, enum call_state to);
+bool call_set_deadline(struct call *call); /* returns: whether it is still to come */
+
+/* Gives the call's arguments to its instance, and has it run: here, or where there is more time. */
+void call_start(struct call *call, const struct arguments *arguments);
+
+/* Each ends the call with a status. What instance it has is in the middle of a call, so it goes. */
+void call_end_with(struct call *call, enum counter stat, enum hl_status status, const char *text);
+void call_end_deadline(struct call *call);
+void call_end_error(struct call *call, int code, const struct hl_error *err);
+
+/* call_queue.c */
+
+/* It has to wait: for its pool's program, or for an instance. Refused past a bound. */
+void call_wait(struct call *call, const struct request *request);
+void call_leave_queue(struct call *call); /* of a call that waits */
+void call_drop_request(struct call *call);
+
+#endif

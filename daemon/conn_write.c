@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bytes to a client. Replies are put together in one buffer and handed to the socket at once; what
+ * the socket does not take is libuv's to write later, and from then on counts against the client's
+ * patience. Frames that came together are answered together: while a further whole frame of the
+ * same connection waits its turn, replies are held back, but never longer than CORK_NS.
+ */
+#include "config.h"
+
+#include "daemon/conn.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/engine.h"
+#include "daemon/shard.h"
+#include "hv/timer.h"
+#include "proto/frame.h"
+
+#define WRITE_MAX  (16u << 20) /* past it the connection ends */
+#define CORK_NS    200000u
+#define CORK_BYTES 65536u
+
+/* What the socket did not take at once, until libuv has written it. */
+struct late_write {
+    uv_write_t write;
+    struct buffer buf;
+};
+
+/* A buffer of the usual size is charged all the time, so that usual replies change nothing that
+ * other threads look at. */
+static bool charge_writes(struct conn *conn, size_t bytes)
+{
+    return charge_set(&conn->write_charge, &conn->shard->engine->budget, BUDGET_CLIENT_BYTES,
+                      bytes > CONN_BUFFER_SIZE ? bytes : CONN_BUFFER_SIZE);
+}
+
+static void written(struct conn *conn, size_t n)
+{
+    conn->write_bytes -= n;
+    (void)charge_writes(conn, conn->write_bytes);
+    conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct late_write *late = write->data;
+    struct conn *conn = write->handle->data;
+    size_t n = late->buf.len;
+
+    buffer_fini(&late->buf);
+    free(late);
+    if (conn->closing)
+        return;
+    written(conn, n);
+    if (status < 0) {
+        conn_close(conn);
+        return;
+    }
+    if (conn->write_bytes <= CONN_WRITE_HIGH / 2 && !conn->reading) {
+        shard_ready(conn->shard, conn);
+        shard_wake(conn->shard);
+    }
+    conn_watch(conn);
+    conn_check_done(conn);
+    shard_check_quiet(conn->shard);
+}
+
+/* Hands to libuv what the socket did not take. */
+static void write_late(struct conn *conn)
+{
+    struct late_write *late = malloc(sizeof(*late));
+    uv_buf_t buf;
+
+    if (!late) {
+        conn_close(conn);
+        return;
+    }
+    late->buf = conn->out;
+    late->write.data = late;
+    conn->out = (struct buffer){0};
+    buf = uv_buf_init((char *)buffer_data(&late->buf), (unsigned int)late->buf.len);
+    if (uv_write(&late->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0) {
+        buffer_fini(&late->buf);
+        free(late);
+        conn_close(conn);
+        return;
+    }
+    if (conn->stalled_ns == 0)
+        conn->stalled_ns = hv_now_ns();
+    conn_watch(conn);
+}
+
+void conn_flush(struct conn *conn)
+{
+    uv_buf_t buf;
+    int n;
+
+    if (conn->closing || conn->out.len == 0)
+        return;
+    buf = uv_buf_init((char *)buffer_data(&conn->out), (unsigned int)conn->out.len);
+    n = uv_try_write((uv_stream_t *)&conn->pipe, &buf, 1);
+    if (n < 0 && n != UV_EAGAIN) {
+        conn_close(conn);
+        return;
+    }
+    if (n > 0) {
+        buffer_consume(&conn->out, (size_t)n);
+        written(conn, (size_t)n);
+    }
+    if (conn->out.len > 0)
+        write_late(conn);
+    else if (++conn->small_writes > CONN_SMALL_MANY)
+        buffer_trim(&conn->out, CONN_BUFFER_KEPT);
+}
+
+void conn_push(struct conn *conn)
+{
+    if (conn->corked && conn->more && conn->out.len < CORK_BYTES &&
+        hv_now_ns() - conn->corked_ns < CORK_NS)
+        return;
+    conn_flush(conn);
+}
+
+/* Charges what was just put into out. */
+static void sent(struct conn *conn, size_t before)
+{
+    size_t bytes = conn->write_bytes + conn->out.len - before;
+
+    if (bytes > WRITE_MAX || !charge_writes(conn, bytes)) {
+        stats_add(&conn->shard->stats, STAT_SLOW, 1);
+        conn_close(conn);
+        return;
+    }
+    conn->write_bytes = bytes;
+    if (conn->out.len > CONN_BUFFER_KEPT)
+        conn->small_writes = 0;
+    if (!conn->corked)
+        conn_flush(conn);
+    else if (before == 0)
+        conn->corked_ns = hv_now_ns();
+}
+
+void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message)
+{
+    size_t before = conn->out.len;
+    int r;
+
+    if (conn->closing)
+        return;
+    r = envelope_encode_response(&conn->out, stream, message);
+    if (r == 0)
+        sent(conn, before);
+    else if (r == -EMSGSIZE)
+        conn_send_status(conn, stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                         "the answer is over the %u bytes that one message carries",
+                         FRAME_PAYLOAD_MAX);
+    else
+        conn_close(conn);
+}
+
+void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
+                       const struct envelope_detail *details, size_t ndetails)
+{
+    size_t before = conn->out.len;
+
+    if (conn->closing)
+        return;
+    if (envelope_encode_status(&conn->out, stream, status, text, details, ndetails) == 0)
+        sent(conn, before);
+    else
+        conn_close(conn);
+}
+
+void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status, const char *fmt,
+                      ...)
+{
+    char text[HL_ERROR_TEXT_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    conn_send_details(conn, stream, status, text, NULL, 0);
+}
