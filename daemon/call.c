@@ -251,15 +251,16 @@ static void go_long(struct call *call)
 static void after_slice(struct call *call, enum instance_state state, uint64_t now)
 {
     bool was_long = call->run_ns >= call->shard->settings.quantum_ns;
+    bool over = state != INSTANCE_KICKED || now >= call->deadline_ns;
 
-    if (was_long || call->pooled->was_long)
+    if (over && (was_long || call->pooled->was_long))
         learn(call, was_long);
     switch (state) {
     case INSTANCE_DONE:
         call_done(call, now);
         break;
     case INSTANCE_KICKED:
-        if (now >= call->deadline_ns)
+        if (over)
             call_end_deadline(call);
         else
             go_long(call);

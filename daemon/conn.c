@@ -89,7 +89,7 @@ bool conn_owed(const struct conn *conn)
 
 void conn_check_done(struct conn *conn)
 {
-    if (!conn->closing && conn->eof && !conn->more && !conn_owed(conn) &&
+    if (!conn->closing && conn->eof && conn->more == 0 && !conn_owed(conn) &&
         list_empty(&conn->ready_link))
         conn_close(conn);
 }
@@ -286,11 +286,24 @@ static int next_frame(struct conn *conn, struct frame_header *header)
     return r;
 }
 
-static bool another_whole(const struct conn *conn)
+/* Whole frames at hand, up to a few; one that is malformed counts, since it is to be served too. */
+static unsigned int count_frames(const struct conn *conn)
 {
     struct frame_header header;
+    size_t at = conn->start;
+    unsigned int n = 0;
 
-    return frame_decode(conn->buf + conn->start, conn->end - conn->start, &header) != 0;
+    while (n < CONN_MORE_MOST) {
+        int r = frame_decode(conn->buf + at, conn->end - at, &header);
+
+        if (r == 0)
+            break;
+        n++;
+        if (r < 0)
+            break;
+        at += FRAME_HEADER_SIZE + header.length;
+    }
+    return n;
 }
 
 bool conn_serve(struct conn *conn)
@@ -298,7 +311,7 @@ bool conn_serve(struct conn *conn)
     struct frame_header header;
     int r = conn->closing ? 0 : next_frame(conn, &header);
 
-    conn->more = false;
+    conn->more = 0;
     if (r < 0) {
         conn_flush(conn); /* what came before it was in order */
         malformed(conn);
@@ -308,20 +321,16 @@ bool conn_serve(struct conn *conn)
     conn->start += FRAME_HEADER_SIZE + header.length;
     conn->small_reads = header.length > CONN_BUFFER_KEPT ? 0 : conn->small_reads + 1;
     conn->partial_ns = 0;
-    conn->more = another_whole(conn);
+    conn->more = count_frames(conn);
     conn->corked = true;
+    if (conn->more > 0 && conn->out.len == 0)
+        conn->corked_ns = hv_now_ns();
     serve_frame(conn, &header, conn->buf + conn->start - header.length);
     conn_push(conn);
     conn->corked = false;
     if (conn->closing)
         return false;
-    return conn->more || next_frame(conn, &header) != 0;
-}
-
-void conn_pause(struct conn *conn)
-{
-    set_reading(conn, false);
-    conn_watch(conn);
+    return conn->more > 0 || next_frame(conn, &header) != 0;
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)

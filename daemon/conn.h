@@ -22,9 +22,10 @@
 #define CONN_UPLOADS_MAX 2
 #define CONN_TICKETS_MAX 64 /* requests answered later, calls apart */
 
-#define CONN_BUFFER_SIZE 16384u     /* of each direction, usually */
-#define CONN_BUFFER_KEPT 65536u     /* larger ones go back after CONN_SMALL_MANY frames that */
-#define CONN_SMALL_MANY  16u        /* would have done without */
+#define CONN_BUFFER_SIZE 16384u /* of each direction, usually */
+#define CONN_BUFFER_KEPT 65536u /* larger ones go back after CONN_SMALL_MANY frames that */
+#define CONN_SMALL_MANY  16u    /* would have done without */
+#define CONN_MORE_MOST   4u
 #define CONN_WRITE_HIGH  (1u << 20) /* unwritten; past it the client is not read from */
 
 struct shard;
@@ -45,10 +46,10 @@ struct conn {
     uv_timer_t timer;
     int open_handles;
     bool closing;
-    bool eof;     /* the client sends no more */
-    bool reading; /* libuv reads for us */
-    bool corked;  /* a frame is being served: replies may be held back */
-    bool more;    /* behind that frame stands another whole one */
+    bool eof;          /* the client sends no more */
+    bool reading;      /* libuv reads for us */
+    bool corked;       /* a frame is being served: replies may be held back */
+    unsigned int more; /* whole frames behind that one, up to CONN_MORE_MOST */
 
     uint8_t *buf; /* frames: [start, end) is not yet served */
     size_t start, end, cap;
@@ -60,7 +61,7 @@ struct conn {
     uint32_t last_stream;
 
     struct buffer out;  /* not yet handed to libuv */
-    uint64_t corked_ns; /* when the first byte in it was held back */
+    uint64_t corked_ns; /* since when frames are served whose replies are held back */
     size_t write_bytes; /* in out and in libuv */
     struct charge write_charge;
     uint64_t stalled_ns; /* since when nothing was written though there was something, or 0 */
@@ -98,9 +99,6 @@ void conn_close(struct conn *conn);
 
 /* Serves the next whole frame in the buffer. Returns: whether there is another one to serve. */
 bool conn_serve(struct conn *conn);
-
-/* For now nothing more is read: its frames have to wait for the shard's next turn. */
-void conn_pause(struct conn *conn);
 
 /* The timer fits what the client is waited for. */
 void conn_watch(struct conn *conn);

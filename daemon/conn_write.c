@@ -117,7 +117,7 @@ void conn_flush(struct conn *conn)
 
 void conn_push(struct conn *conn)
 {
-    if (conn->corked && conn->more && conn->out.len < CORK_BYTES &&
+    if (conn->corked && conn->more > 0 && conn->out.len < CORK_BYTES &&
         hv_now_ns() - conn->corked_ns < CORK_NS)
         return;
     conn_flush(conn);
@@ -138,8 +138,6 @@ static void sent(struct conn *conn, size_t before)
         conn->small_writes = 0;
     if (!conn->corked)
         conn_flush(conn);
-    else if (before == 0)
-        conn->corked_ns = hv_now_ns();
 }
 
 void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message)

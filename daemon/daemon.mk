@@ -183,6 +183,15 @@ tests_unit_test_pool_SOURCES = \
 tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
 
+check_PROGRAMS += tests/unit/test_run
+TESTS += tests/unit/test_run
+tests_unit_test_run_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_run.c
+tests_unit_test_run_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_run_LDADD = $(ENGINE_TEST_LIBS)
+
 # Front, worker and nursery are one program: main chooses.
 sbin_PROGRAMS += hld
 hld_SOURCES = daemon/main.c

@@ -151,7 +151,7 @@ bool run_helped(struct call *call)
 
     if (atomic_load_explicit(&engine->idle, memory_order_relaxed) == 0)
         return false;
-    backlog = shard_backlog(shard) + (call->conn->more ? 1 : 0);
+    backlog = shard_backlog(shard) + call->conn->more;
     if (backlog > 0)
         helper = idle_shard(shard, &engine->polling);
     if (!helper && backlog >= BACKLOG_TO_WAKE)

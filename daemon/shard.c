@@ -2,9 +2,9 @@
 /*
  * The shard's loop. Sockets, timers and mails are libuv's. Reading a socket only makes its
  * connection ready; when all sockets were looked at, the ready ones are served in turns, a frame
- * each, and with them the calls that wait for an instance and the mails of other threads, until a
- * quantum is used up. What is left then, and what is to be made ahead of need, keeps an idle handle
- * active, so that the loop looks at the sockets without sleeping.
+ * each, and with them the calls that wait for an instance and the mails of other threads, until it
+ * is time to look at the sockets again. What is left then, and what is to be made ahead of need,
+ * keeps an idle handle active, so that the loop does not sleep.
  *
  * With nothing to do the shard polls for a moment before it sleeps (base/spin.h), if no other half
  * of the CPUs does so already. While it polls or sleeps it is known as idle: shards with more than
@@ -32,6 +32,7 @@
 #define ARENA_MAX   (16u << 20)
 
 #define BACKLOG_MOST 4u
+#define SERVE_NS     100000u /* from the first frame on; a look at the sockets costs a hundredth */
 
 void shard_ready(struct shard *shard, struct conn *conn)
 {
@@ -52,16 +53,6 @@ unsigned int shard_backlog(struct shard *shard)
     return n;
 }
 
-/* Those whose turn does not come before the sockets are looked at again. */
-static void pause_ready(struct shard *shard)
-{
-    LIST_FOREACH(l, &shard->ready)
-    {
-        conn_pause(LIST_ENTRY(l, struct conn, ready_link));
-    }
-    shard_wake(shard);
-}
-
 static void on_check(uv_check_t *check)
 {
     struct shard *shard = check->data;
@@ -80,9 +71,9 @@ static void on_check(uv_check_t *check)
             continue;
         now = hv_now_ns();
         if (until == 0)
-            until = now + shard->settings.quantum_ns;
+            until = now + SERVE_NS;
         if (now > until) {
-            pause_ready(shard);
+            shard_wake(shard);
             return;
         }
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/spin.h"
 #include "base/value.h"
 
 START_TEST(error_wraps_outwards)
@@ -103,6 +104,57 @@ START_TEST(utf8)
 }
 END_TEST
 
+#define US 1000ull
+
+/* Polls while waits are short, soon stops when they are long, tries again now and then. */
+START_TEST(test_spin)
+{
+    struct spin spin = {0};
+    uint64_t now = 1;
+    int polled = 0;
+
+    ck_assert_uint_eq(spin_window(&spin, 0, now), 0);
+    for (int i = 0; i < 20; i++) {
+        ck_assert_uint_eq(spin_window(&spin, 50 * US, now), 50 * US);
+        spin_learn(&spin, 50 * US, 10 * US);
+    }
+    spin_learn(&spin, 50 * US, 3600000000 * US); /* one long wait is no more than a few */
+    ck_assert_uint_eq(spin.average_ns <= 60 * US, true);
+    for (int i = 0; i < 20; i++)
+        spin_learn(&spin, 50 * US, 300 * US);
+    for (int i = 0; i < 640; i++) {
+        polled += spin_window(&spin, 50 * US, now) > 0;
+        spin_learn(&spin, 50 * US, 300 * US);
+    }
+    ck_assert_int_eq(polled, 10);
+    spin_learn(&spin, 50 * US, 20 * US);
+    ck_assert_uint_eq(spin_window(&spin, 50 * US, now), 50 * US);
+}
+END_TEST
+
+/* Whoever loses the CPU while polling leaves it to others for a while, longer each time. */
+START_TEST(test_spin_disturbed)
+{
+    struct spin spin = {0};
+    uint64_t now = 1000000 * US;
+
+    ck_assert(spin_look(&spin, now, now + 2 * US));
+    ck_assert_uint_gt(spin_window(&spin, 50 * US, now), 0);
+    ck_assert(!spin_look(&spin, now, now + 200 * US));
+    ck_assert_uint_eq(spin_window(&spin, 50 * US, now + 9000 * US), 0);
+    ck_assert_uint_gt(spin_window(&spin, 50 * US, now + 11000 * US), 0);
+    now += 11000 * US;
+    ck_assert(!spin_look(&spin, now, now + 200 * US));
+    ck_assert_uint_eq(spin_window(&spin, 50 * US, now + 19000 * US), 0);
+    for (int i = 0; i < 100; i++)
+        ck_assert(!spin_look(&spin, now, now + 200 * US));
+    ck_assert_uint_gt(spin_window(&spin, 50 * US, now + 1100000 * US), 0);
+    spin_learn(&spin, 50 * US, 10 * US); /* it paid: the next pause is short again */
+    ck_assert(!spin_look(&spin, now, now + 200 * US));
+    ck_assert_uint_gt(spin_window(&spin, 50 * US, now + 11000 * US), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("base");
@@ -118,6 +170,8 @@ int main(void)
     tcase_add_test(tc, signature_is_readable);
     tcase_add_test(tc, names);
     tcase_add_test(tc, utf8);
+    tcase_add_test(tc, test_spin);
+    tcase_add_test(tc, test_spin_disturbed);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
