@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A bump allocator: small messages, nearly all of them, come out of one block that stays; what does
- * not fit there is malloc'ed, chained, and freed at the reset. free() of a single piece does
- * nothing.
+ * A bump allocator: messages of the usual size come out of one block that stays; what does not fit
+ * there is malloc'ed, chained, and freed at the reset. The block follows the usual size: a message
+ * that did not fit makes it larger for the next one, many small ones in a row make it small again.
+ * free() of a single piece does nothing.
  */
 #include "proto/arena.h"
 
 #include <errno.h>
 #include <stdalign.h>
 #include <stdlib.h>
+
+#define SMALL_MANY 64u
 
 struct piece {
     struct piece *next;
@@ -31,6 +34,7 @@ void arena_init(struct arena *arena, size_t first, size_t max)
     *arena = (struct arena){
         .allocator = {.alloc = alloc_cb, .free = free_cb, .allocator_data = arena},
         .size = first,
+        .first = first,
         .max = max,
     };
 }
@@ -71,6 +75,30 @@ void *arena_alloc(struct arena *arena, size_t size)
     return piece->data;
 }
 
+static void new_block(struct arena *arena, size_t size)
+{
+    free(arena->block);
+    arena->block = NULL;
+    arena->size = size;
+    arena->small = 0;
+}
+
+/* total: what the last message took. */
+static void fit_block(struct arena *arena, size_t total)
+{
+    size_t size = arena->size;
+
+    if (total > arena->first)
+        arena->small = 0;
+    else if (size > arena->first && ++arena->small >= SMALL_MANY)
+        new_block(arena, arena->first);
+    if (total <= size || total > ARENA_KEPT_MAX)
+        return;
+    while (size < total)
+        size *= 2;
+    new_block(arena, size);
+}
+
 void arena_reset(struct arena *arena)
 {
     struct piece *piece = arena->overflow;
@@ -82,6 +110,7 @@ void arena_reset(struct arena *arena)
         piece = next;
     }
     arena->overflow = NULL;
+    fit_block(arena, arena->total);
     arena->used = 0;
     arena->total = 0;
 }

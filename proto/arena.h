@@ -15,13 +15,16 @@
 struct arena {
     ProtobufCAllocator allocator; /* for protobuf_c_message_unpack; points back here */
     uint8_t *block;               /* first block, kept between messages */
-    size_t used, size;            /* of block */
+    size_t used, size, first;     /* of block; its size at first */
+    unsigned int small;           /* messages in a row that the first block would have held */
     void *overflow;               /* further allocations, one by one */
     size_t total, max;            /* bytes given since the last reset, and their bound */
 };
 
-/* Allocates nothing until it must. first: size of the block that is kept; max: bound on what one
- * message may take. The arena must not move afterwards. */
+/* Allocates nothing until it must. first: size of the block that is kept, at first: it grows to what
+ * recent messages took, up to ARENA_KEPT_MAX; max: bound on what one message may take. The arena
+ * must not move afterwards. */
+#define ARENA_KEPT_MAX (2u << 20)
 void arena_init(struct arena *arena, size_t first, size_t max);
 void arena_fini(struct arena *arena);
 

@@ -160,7 +160,33 @@ START_TEST(arena_is_reused)
     ck_assert_ptr_null(arena_alloc(&arena, SIZE_MAX));
     ck_assert_ptr_null(arena_alloc(&arena, 1 << 20));
     arena_reset(&arena);
+    first = arena_alloc(&arena, 10);
+    arena_reset(&arena);
     ck_assert_ptr_eq(arena_alloc(&arena, 10), first);
+}
+END_TEST
+
+/* What one message took is kept for the next, until many small ones have come. */
+START_TEST(arena_fits_its_messages)
+{
+    arena_alloc(&arena, 100000);
+    ck_assert_ptr_nonnull(arena.overflow);
+    arena_reset(&arena);
+    for (int i = 0; i < 3; i++) {
+        arena_alloc(&arena, 100000);
+        ck_assert_ptr_null(arena.overflow);
+        arena_reset(&arena);
+    }
+    for (int i = 0; i < 100; i++) {
+        arena_alloc(&arena, 100);
+        arena_reset(&arena);
+    }
+    ck_assert_uint_eq(arena.size, 4096);
+    arena_fini(&arena);
+    arena_init(&arena, 4096, 8u << 20);
+    arena_alloc(&arena, ARENA_KEPT_MAX + 1); /* too large to be kept */
+    arena_reset(&arena);
+    ck_assert_uint_eq(arena.size, 4096);
 }
 END_TEST
 
@@ -180,6 +206,7 @@ int main(void)
     tcase_add_test(tc, void_and_unknown);
     tcase_add_test(tc, arena_bounds_what_a_message_takes);
     tcase_add_test(tc, arena_is_reused);
+    tcase_add_test(tc, arena_fits_its_messages);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
