@@ -218,6 +218,10 @@ static void take_registers(struct hv_machine *m, const struct hv_regs *regs)
         .rip = regs->rip,
         .rflags = (regs->rflags & KVM_USER_RFLAGS) | KVM_FIXED_RFLAGS,
     };
+    /* A guest that waits behind a hypercall goes by way of the code that resets its vectors. */
+    m->restores = m->host->restores && regs->rip == KVM_HYPERCALL_RET;
+    if (m->restores)
+        m->ready_regs.rip = KVM_RESTORE_ENTRY;
     m->ready_sregs = m->base_sregs;
     m->ready_sregs.fs.base = regs->fs_base;
     m->ready_sregs.gs.base = regs->gs_base;
@@ -263,15 +267,15 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
         r = kvm_slot_drop_shadow(m);
     if (r == 0)
         r = kvm_reset_bind(m, drop || !old);
-    if (r == 0)
-        r = kvm_clear_vectors(m);
-    if (r == 0)
+    if (r == 0 && m->debug_touched)
         r = kvm_clear_debug(m);
+    take_registers(m, snapshot_regs(snap));
+    if (r == 0 && !m->restores)
+        r = kvm_clear_vectors(m);
     snapshot_unref(old);
     if (r < 0)
         return hl_error_set(err, r, "binding a machine: %s", strerror(-r));
 
-    take_registers(m, snapshot_regs(snap));
     m->debug_touched = false;
     memset(&m->run->s.regs.sregs, 0, sizeof(m->run->s.regs.sregs)); /* unknown: differs */
     kvm_reset_registers(m);
@@ -283,6 +287,7 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
 static void died(struct hv_machine *m, struct hv_exit *exit)
 {
     exit->kind = HV_EXIT_FAULT;
+    m->debug_touched = true;
     exit->fault.vector = HV_VECTOR_DIED;
     exit->fault.error_code = m->run->exit_reason;
     exit->fault.rip = m->run->s.regs.regs.rip;
@@ -298,6 +303,7 @@ static void fault(struct hv_machine *m, struct hv_exit *exit)
     uint64_t error_code = 0;
 
     exit->kind = HV_EXIT_FAULT;
+    m->debug_touched = true;
     exit->fault.vector = (uint8_t)sync->regs.rax;
     memcpy(&exit->fault.rip, m->mem + KVM_STACK_TOP - 40, sizeof(exit->fault.rip));
     if (exit->fault.vector < 32 && VECTORS_WITH_ERROR_CODE >> exit->fault.vector & 1)
@@ -372,6 +378,11 @@ static void decode(struct hv_machine *m, struct hv_exit *exit)
         died(m, exit);
 }
 
+int kvm_enter(struct hv_machine *m)
+{
+    return ioctl(m->vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
+}
+
 static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit)
 {
     int r;
@@ -380,7 +391,7 @@ static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *
         return -EINVAL;
     hv_kick_begin(&m->kick, until_ns);
     for (;;) {
-        r = ioctl(m->vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
+        r = kvm_enter(m);
         if (r != -EINTR)
             break;
         if (hv_kick_due(&m->kick)) {

@@ -4,6 +4,12 @@
  * of the dirty log or of hot sets; it compares all of memory with the snapshot, and asks the kernel
  * for every register by ioctl, past the shared page that the reset writes to.
  *
+ * Vector registers are reset by code that the next entry starts with (hv/kvm_tables.c). So that
+ * very code is run, from the very address the reset has put in rip, on a stack in its own read-only
+ * page that makes it return to an `out`; then the kernel is asked for what it left, and the
+ * registers go back where they were. Had the reset left rip elsewhere, nothing would be run, and
+ * vectors be found as the call left them.
+ *
  * Memory that was never touched is not touched by looking: mincore tells which anonymous pages
  * exist, and those that do not are zero.
  */
@@ -54,7 +60,7 @@ int kvm_flush_registers(struct hv_machine *m)
     int r;
 
     m->run->immediate_exit = 1;
-    r = ioctl(m->vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
+    r = kvm_enter(m);
     m->run->immediate_exit = 0;
     if (r == 0)
         return -EPROTO; /* it ran */
@@ -103,12 +109,48 @@ static int audit_general(struct hv_machine *m, struct hl_error *err)
 
     if (ask(m, KVM_GET_REGS, &regs, "KVM_GET_REGS", err))
         return 1;
+    if (regs.rip == snapshot_regs(m->snap)->rip)
+        want.rip = regs.rip; /* past the restore code: audit_vectors will see */
     if (memcmp(&regs, &want, sizeof(regs)) != 0)
         return differs(err, "a general register");
     if (ask(m, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", err))
         return 1;
     if (memcmp(&sregs, &m->ready_sregs, sizeof(sregs)) != 0)
         return differs(err, "a segment or control register");
+    return 0;
+}
+
+static int enter(struct hv_machine *m)
+{
+    int r;
+
+    do
+        r = kvm_enter(m);
+    while (r == -EINTR);
+    return r;
+}
+
+/* From rip, which is the restore code's entry, up to the `out` that it returns to. */
+static int run_restore(struct hv_machine *m, struct hl_error *err)
+{
+    const struct kvm_run *run = m->run;
+    struct kvm_regs *regs = &m->run->s.regs.regs, want;
+    int r;
+
+    regs->rsp = KVM_RESTORE_PROBE;
+    regs->rflags = KVM_FIXED_RFLAGS; /* a trap flag of the guest's would stop it */
+    want = *regs;
+    m->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    r = enter(m);
+    if (r < 0)
+        return failed(err, "running the restore code", r);
+    if (run->exit_reason != KVM_EXIT_IO || run->io.port != KVM_PORT_CALL)
+        return differs(err, "the way the restore code ends");
+    want.rcx = want.rdx = 0;
+    want.rsp += sizeof(uint64_t);
+    want.rip = regs->rip; /* before or behind the out, or neither */
+    if (memcmp(regs, &want, sizeof(want)) != 0)
+        return differs(err, "a general register after the restore code");
     return 0;
 }
 
@@ -191,10 +233,14 @@ int kvm_audit(struct hv_machine *m, struct hl_error *err)
     }
     r = audit_general(m, err);
     if (r == 0)
-        r = audit_vectors(m, err);
-    if (r == 0)
         r = audit_events(m, err);
     if (r == 0)
         r = audit_msrs(m, err);
-    return r == 0 ? audit_memory(m, err) : r;
+    if (r == 0)
+        r = audit_memory(m, err);
+    if (r == 0 && m->run->s.regs.regs.rip == KVM_RESTORE_ENTRY) {
+        r = run_restore(m, err);
+        kvm_reset_registers(m);
+    }
+    return r == 0 ? audit_vectors(m, err) : r;
 }

@@ -46,9 +46,16 @@
 #define KVM_PORT_FAULT 0x49u /* ring 0's report of an exception, vector in al */
 
 /* In the hypercall page. */
+#define KVM_HYPERCALL_OUT (HL_ABI_HYPERCALL_ADDR + 13u)
 #define KVM_HYPERCALL_RET (HL_ABI_HYPERCALL_ADDR + 15u)
 #define KVM_SYSCALL_ENTRY (HL_ABI_HYPERCALL_ADDR + 32u)
+#define KVM_RESTORE_ENTRY (HL_ABI_HYPERCALL_ADDR + 64u)
+#define KVM_RESTORE_PROBE (HL_ABI_HYPERCALL_ADDR + 128u) /* a stack whose top is HYPERCALL_OUT */
+#define KVM_RESTORE_AREA  (HL_ABI_HYPERCALL_ADDR + 256u) /* KVM_XSAVE_LEGACY bytes */
 #define KVM_HYPERCALL_BIT (1ull << 63)
+
+/* XSAVE area: FXSAVE area and header (SDM volume 1, section 13.4). */
+#define KVM_XSAVE_LEGACY 576u
 
 #define KVM_PAGE       4096u
 #define KVM_LARGE_PAGE 0x200000u
@@ -78,6 +85,7 @@ struct hv_host {
     uint64_t xcr0;       /* what guests get */
     uint64_t xsave_mask; /* what reset may write: xcr0, and PKRU where ring 3 has it natively */
     bool has_umip, has_fsgsbase;
+    bool restores; /* ring 3 can reset all of xsave_mask by itself */
     struct kvm_cpuid2 *cpuid;
 };
 
@@ -101,7 +109,8 @@ struct hv_machine {
 
     struct snapshot *snap; /* NULL: a shell */
     uint64_t mem_size, io_size;
-    struct kvm_regs ready_regs; /* of the snapshot */
+    struct kvm_regs ready_regs; /* of the snapshot; rip KVM_RESTORE_ENTRY where restores */
+    bool restores;              /* the restore code resets vectors, not an ioctl */
     struct kvm_sregs ready_sregs;
     struct hv_kick kick;
     bool tables_changed; /* by protect: not resettable, and no table comparison at the next bind */
@@ -142,11 +151,15 @@ static inline int kvm_ioctl(int fd, unsigned long request, const void *arg)
     return r < 0 ? -errno : r;
 }
 
+/* kvm.c */
+int kvm_enter(struct hv_machine *m); /* Returns: 0 when the guest left; -EINTR, or another errno */
+
 /* kvm_setup.c */
 int kvm_setup_host(struct hv_host *host, struct hl_error *err);
 int kvm_setup_vcpu(struct hv_machine *m, struct hl_error *err);
 int kvm_check_extensions(int kvm_fd, struct hl_error *err);
 void kvm_user_segments(struct kvm_sregs *sregs);
+void kvm_vectors_fill(uint8_t *area);
 int kvm_clear_vectors(struct hv_machine *m);
 int kvm_clear_debug(struct hv_machine *m);
 int kvm_read_msrs(struct hv_machine *m, struct kvm_msr_set *msrs);

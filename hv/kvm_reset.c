@@ -261,7 +261,9 @@ int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
             r = kvm_clear_debug(m);
         m->debug_touched = false;
     }
-    if (r == 0 && !(skip & HV_SKIP_VECTOR))
+    if (m->restores && skip & HV_SKIP_VECTOR)
+        m->run->s.regs.regs.rip = snapshot_regs(m->snap)->rip;
+    else if (r == 0 && !m->restores && !(skip & HV_SKIP_VECTOR))
         r = kvm_clear_vectors(m);
     hv_kick_init(&m->kick, &m->run->immediate_exit);
     return r;

@@ -5,7 +5,8 @@
  * keys, AMX, CET, user interrupts, processor trace) and what a guest in ring 3 could only be misled
  * by (virtualisation, paravirtual clocks). Natively running ring 3 sees the host's CPUID whatever
  * is set here, and PKRU is ring 3's to write where the host has it switched on: so reset clears it
- * wherever the kernel lets it.
+ * wherever the kernel lets it. XRSTOR in ring 3 reaches what XCR0 has, and no further: where PKRU
+ * is to be cleared as well, vector registers are reset by the ioctl alone.
  */
 
 #include "hv/kvm_machine.h"
@@ -100,6 +101,7 @@ static void filter_xsave(struct hv_host *host, struct kvm_cpuid_entry2 *e)
     host->xsave_mask = host->xcr0;
     if (host_has_pku())
         host->xsave_mask |= supported & XCR0_PKRU;
+    host->restores = host->xsave_mask == host->xcr0;
     e->eax = (uint32_t)host->xsave_mask;
     e->edx = 0;
 }
@@ -249,17 +251,24 @@ int kvm_clear_debug(struct hv_machine *m)
     return kvm_ioctl(m->vcpu_fd, KVM_SET_DEBUGREGS, &regs);
 }
 
+/* The initial state; area is zeroed. */
+void kvm_vectors_fill(uint8_t *area)
+{
+    uint16_t fcw = 0x37f;
+    uint32_t mxcsr = 0x1f80;
+
+    memcpy(area + XSAVE_FCW, &fcw, sizeof(fcw));
+    memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+}
+
 /* x87 and SSE are given and not left to XSTATE_BV = 0: the kernel takes MXCSR from the buffer only
  * with one of their bits set. Likewise PKRU. */
 int kvm_clear_vectors(struct hv_machine *m)
 {
     uint8_t *area = m->xsave_init;
     uint64_t bv = XSAVE_BV_BASE | (m->host->xsave_mask & XCR0_PKRU);
-    uint16_t fcw = 0x37f;
-    uint32_t mxcsr = 0x1f80;
 
-    memcpy(area + XSAVE_FCW, &fcw, sizeof(fcw));
-    memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+    kvm_vectors_fill(area);
     memcpy(area + XSAVE_BV, &bv, sizeof(bv));
     return kvm_ioctl(m->vcpu_fd, KVM_SET_XSAVE, area);
 }

@@ -44,7 +44,7 @@ struct snapshot *test_snapshot(const uint8_t *code, const uint8_t *end,
     struct snapshot_draft draft;
     struct snapshot *snap = NULL;
     struct hl_error err = HL_ERROR_INIT;
-    uint64_t size;
+    uint64_t size, start = GUEST_CODE;
 
     if (!options)
         options = &none;
@@ -64,9 +64,11 @@ struct snapshot *test_snapshot(const uint8_t *code, const uint8_t *end,
     memset(draft.memory + GUEST_RODATA, 0xa5, HL_ABI_PAGE_SIZE);
     draft.regs = options->regs;
     if (!draft.regs.rip)
-        draft.regs.rip = GUEST_CODE;
-    if (!draft.regs.rsp)
-        draft.regs.rsp = GUEST_STACK;
+        draft.regs.rip = options->boot ? GUEST_CODE : KVM_HYPERCALL_RET;
+    if (!draft.regs.rsp) {
+        memcpy(draft.memory + GUEST_STACK - sizeof(start), &start, sizeof(start));
+        draft.regs.rsp = GUEST_STACK - (options->boot ? 0 : sizeof(start));
+    }
     ck_assert_msg(hv.populate(test_host, draft.memory, draft.prot, draft.npages, &err) == 0, "%s",
                   err.text);
     if (options->no_idt)
