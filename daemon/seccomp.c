@@ -118,7 +118,7 @@ static const struct refusal refused[] = {
  * filter looks at them in turn. */
 static const unsigned long ioctls[] = {
     KVM_RUN,
-    KVM_GET_DIRTY_LOG,
+    KVM_RESET_DIRTY_RINGS,
     FIONBIO,
     FIOCLEX,
     KVM_GET_API_VERSION,
@@ -130,7 +130,6 @@ static const unsigned long ioctls[] = {
     KVM_ENABLE_CAP,
     KVM_SET_TSS_ADDR,
     KVM_SET_USER_MEMORY_REGION,
-    KVM_CLEAR_DIRTY_LOG,
     KVM_SET_CPUID2,
     KVM_GET_REGS,
     KVM_GET_SREGS,

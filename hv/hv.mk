@@ -36,6 +36,7 @@ libhv_la_SOURCES += \
 	hv/kvm_measure.c \
 	hv/kvm_memory.c \
 	hv/kvm_reset.c \
+	hv/kvm_ring.c \
 	hv/kvm_setup.c \
 	hv/kvm_tables.c \
 	hv/timer.c \

@@ -100,6 +100,7 @@ static void kvm_machine_free(struct hv_machine *m)
 {
     if (!m)
         return;
+    kvm_ring_unmap(m);
     if (m->run)
         munmap(m->run, (size_t)m->host->run_size);
     if (m->vcpu_fd >= 0)
@@ -118,16 +119,14 @@ HL_DEFINE_CLEANUP(struct hv_machine *, kvm_machine_free)
 
 static int create_vm(struct hv_machine *m, struct hl_error *err)
 {
-    struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-                                 .args = {KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE}};
     int size, r;
 
     m->vm_fd = kvm_ioctl(m->host->kvm_fd, KVM_CREATE_VM, NULL);
     if (m->vm_fd < 0)
         return hl_error_set(err, m->vm_fd, "KVM_CREATE_VM: %s", strerror(-m->vm_fd));
-    r = kvm_ioctl(m->vm_fd, KVM_ENABLE_CAP, &cap);
+    r = kvm_ring_enable(m, err);
     if (r < 0)
-        return hl_error_set(err, r, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: %s", strerror(-r));
+        return r;
     (void)kvm_ioctl(m->vm_fd, KVM_SET_TSS_ADDR, (const void *)TSS_ADDR_OUTSIDE);
     size = kvm_ioctl(m->vm_fd, KVM_CHECK_EXTENSION, (const void *)KVM_CAP_XSAVE2);
     m->xsave_size = size > (int)sizeof(struct kvm_xsave) ? (size_t)size : sizeof(struct kvm_xsave);
@@ -138,6 +137,7 @@ static int create_vm(struct hv_machine *m, struct hl_error *err)
 static int create_vcpu(struct hv_machine *m, struct hl_error *err)
 {
     void *run;
+    int r;
 
     m->vcpu_fd = kvm_ioctl(m->vm_fd, KVM_CREATE_VCPU, NULL);
     if (m->vcpu_fd < 0)
@@ -146,7 +146,8 @@ static int create_vcpu(struct hv_machine *m, struct hl_error *err)
     if (run == MAP_FAILED)
         return hl_error_set(err, -errno, "mapping kvm_run: %s", strerror(errno));
     m->run = run;
-    return kvm_setup_vcpu(m, err);
+    r = kvm_ring_map(m, err);
+    return r < 0 ? r : kvm_setup_vcpu(m, err);
 }
 
 static int create_memory(struct hv_machine *m, struct hl_error *err)
@@ -266,7 +267,7 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     if (drop)
         r = kvm_slot_drop_shadow(m);
     if (r == 0)
-        r = kvm_reset_bind(m, drop || !old);
+        r = kvm_reset_bind(m);
     if (r == 0 && m->debug_touched)
         r = kvm_clear_debug(m);
     take_registers(m, snapshot_regs(snap));
@@ -380,7 +381,18 @@ static void decode(struct hv_machine *m, struct hv_exit *exit)
 
 int kvm_enter(struct hv_machine *m)
 {
-    return ioctl(m->vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
+    int r = 0;
+
+    while (r == 0) {
+        if (ioctl(m->vcpu_fd, KVM_RUN, 0) < 0)
+            return -errno;
+        if (m->run->exit_reason != KVM_EXIT_DIRTY_RING_FULL)
+            return 0;
+        r = kvm_ring_take(m, true);
+        if (r == 0)
+            r = kvm_ring_give_back(m);
+    }
+    return r;
 }
 
 static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit)

@@ -116,14 +116,20 @@ struct hv_machine {
     bool tables_changed; /* by protect: not resettable, and no table comparison at the next bind */
     bool debug_touched;  /* the trap flag was seen: DR6 may have changed */
 
+    struct kvm_dirty_gfn *ring; /* hv/kvm_ring.c */
+    uint32_t ring_next;         /* first entry not taken, modulo their number */
+    uint32_t ring_taken;        /* entries taken and not given back */
+
     /* One bit a page, slot_size / KVM_PAGE of them; hv/kvm_reset.c. */
-    uint64_t *log, *hot, *data, *host_map;
+    uint64_t *hot, *data, *host_map;
+    uint64_t hot_words[KVM_SLOT_MAX / KVM_PAGE / 64 / 64]; /* one bit a word of hot: not 0 */
+    bool hot_grown;                                        /* since spans were made */
     uint32_t *host_pages; /* host_count of those that host_map has */
     uint32_t host_count;
     struct kvm_span *spans; /* of hot */
     uint32_t span_count;
     uint32_t hot_count, hot_limit;
-    uint32_t resets;   /* since the log was cleared */
+    uint32_t resets;   /* since hot was emptied */
     uint32_t retained; /* pages no longer in hot that are private copies still */
     uint8_t *state;    /* the allocation behind all of these */
     size_t state_size;
@@ -179,10 +185,19 @@ uint8_t *kvm_io_window(struct hv_machine *m);
 void kvm_io_dirty(struct hv_machine *m, size_t offset, size_t len);
 int kvm_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum hv_prot prot);
 
+/* kvm_ring.c */
+int kvm_ring_enable(struct hv_machine *m, struct hl_error *err);
+int kvm_ring_map(struct hv_machine *m, struct hl_error *err);
+void kvm_ring_unmap(struct hv_machine *m);
+int kvm_ring_take(struct hv_machine *m, bool keep); /* keep: into the hot set */
+bool kvm_ring_nearly_full(const struct hv_machine *m);
+int kvm_ring_give_back(struct hv_machine *m); /* protects the pages of all entries taken */
+
 /* kvm_reset.c */
 int kvm_reset_new(struct hv_machine *m);
 void kvm_reset_free(struct hv_machine *m);
-int kvm_reset_bind(struct hv_machine *m, bool log_is_clear);
+int kvm_reset_bind(struct hv_machine *m);
+void kvm_hot_add(struct hv_machine *m, uint64_t page);
 void kvm_reset_registers(struct hv_machine *m);
 void kvm_host_wrote(struct hv_machine *m, hl_gpa addr, size_t len);
 int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages);

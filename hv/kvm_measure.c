@@ -45,9 +45,13 @@ static int enter(struct hv_machine *m, struct hl_error *err)
 {
     const struct kvm_run *run = m->run;
 
-    while (ioctl(m->vcpu_fd, KVM_RUN, 0) < 0)
-        if (errno != EINTR)
-            return hl_error_set(err, -errno, "KVM_RUN: %s", strerror(errno));
+    int r;
+
+    do
+        r = kvm_enter(m);
+    while (r == -EINTR);
+    if (r < 0)
+        return hl_error_set(err, r, "KVM_RUN: %s", strerror(-r));
     if (run->exit_reason != KVM_EXIT_IO || run->io.port != KVM_PORT_CALL)
         return hl_error_set(err, -EPROTO, "unexpected exit %u", run->exit_reason);
     return 0;

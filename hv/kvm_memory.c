@@ -29,7 +29,6 @@ int kvm_slot_set(struct hv_machine *m, bool present)
     return kvm_ioctl(m->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* Also forgets the dirty log. */
 int kvm_slot_drop_shadow(struct hv_machine *m)
 {
     int r = kvm_slot_set(m, false);

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A call's writes, undone. KVM's dirty log is read after every call and not cleared: a page once
- * written stays write-enabled, costs no fault again, and its bit stays set. So the log is the hot
- * set: every page of it is put back after every call, whether this call wrote it or not. Pages the
- * host wrote (arguments) are not in the log; they are listed apart, for one reset each.
+ * A call's writes, undone. What KVM's dirty ring tells of after a call joins the hot set: a page
+ * once written stays write-enabled, costs no fault again, and is not told of again. So every page
+ * of the hot set is put back after every call, whether this call wrote it or not. Pages the host
+ * wrote (arguments) are not in it; they are listed apart, for one reset each.
  *
- * The hot set is kept as spans, ready to copy; they are made anew only when the log has grown. A
- * page that is zero in the snapshot is cleared, without reading the memfd's holes.
+ * The hot set is kept as spans, ready to copy; they are made anew only when it has grown, by way of
+ * a map of the map, so that nothing here walks the whole of a large guest. A page that is zero in
+ * the snapshot is cleared, without reading the memfd's holes.
  *
- * Two ways out of a hot set that has grown too large, both by clearing the log. A *refresh*, once
- * in REFRESH_RESETS, forgets pages that later calls may not write again. A *shrink*, past a limit,
+ * Two ways out of a hot set that has grown too large, both by protecting its pages again. A
+ * *refresh*, once in REFRESH_RESETS, forgets pages that later calls may not write again; so it does
+ * when the ring is nearly full of pages told twice. A *shrink*, past a limit,
  * also gives every private page of the slot back to the system, which puts all of memory back at
  * one stroke. An image whose every call writes that much would pay for it with a fault a page each
  * time, so a shrink soon after the last one raises the limit, up to HOT_LIMIT_MAX.
@@ -24,10 +26,10 @@
 #include <sys/mman.h>
 
 #define HOT_LIMIT      1024u
-#define HOT_LIMIT_MAX  8192u
-#define HOT_SMALL      64u /* not worth a refresh */
+#define HOT_LIMIT_MAX  6144u /* hv/kvm_ring.c has room for it */
+#define HOT_SMALL      64u   /* not worth a refresh */
 #define REFRESH_RESETS 256u
-#define SHRINK_SOON    8u   /* resets since the last clearing of the log */
+#define SHRINK_SOON    8u   /* resets since hot was emptied last */
 #define POPULATE_MAX   512u /* pages made present at bind */
 #define HOST_HINT_MAX  16u  /* longer writes of the host say nothing about later calls */
 
@@ -36,17 +38,16 @@ int kvm_reset_new(struct hv_machine *m)
     size_t words = kvm_words(m), pages = words * 64;
     uint8_t *p;
 
-    /* Nothing is allocated later: four maps, a list of pages, spans for every other page. Memory
+    /* Nothing is allocated later: three maps, a list of pages, spans for every other page. Memory
      * that no reset comes to need is never touched. */
-    m->state_size = 4 * words * sizeof(uint64_t) + pages * sizeof(uint32_t) +
+    m->state_size = 3 * words * sizeof(uint64_t) + pages * sizeof(uint32_t) +
                     (pages / 2 + 1) * sizeof(struct kvm_span);
     p = mmap(NULL, m->state_size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return -errno;
     m->state = p;
-    m->log = (uint64_t *)p;
-    m->hot = m->log + words;
+    m->hot = (uint64_t *)p;
     m->data = m->hot + words;
     m->host_map = m->data + words;
     m->host_pages = (uint32_t *)(m->host_map + words);
@@ -61,25 +62,19 @@ void kvm_reset_free(struct hv_machine *m)
         munmap(m->state, m->state_size);
 }
 
-static int log_read(struct hv_machine *m)
+/* Empties the hot set: its pages are write-protected, and told of when they are written again. */
+static int hot_forget(struct hv_machine *m)
 {
-    struct kvm_dirty_log log = {.dirty_bitmap = m->log};
-
-    return kvm_ioctl(m->vm_fd, KVM_GET_DIRTY_LOG, &log);
-}
-
-static int log_clear(struct hv_machine *m)
-{
-    struct kvm_clear_dirty_log clear = {
-        .num_pages = (uint32_t)(kvm_words(m) * 64),
-        .dirty_bitmap = m->log,
-    };
-
-    m->resets = 0;
+    for (size_t i = 0; i < sizeof(m->hot_words) / sizeof(m->hot_words[0]); i++) {
+        for (uint64_t words = m->hot_words[i]; words; words &= words - 1)
+            m->hot[i * 64 + (unsigned int)__builtin_ctzll(words)] = 0;
+        m->hot_words[i] = 0;
+    }
+    m->hot_grown = false;
     m->hot_count = 0;
     m->span_count = 0;
-    memset(m->hot, 0, kvm_words(m) * sizeof(*m->hot));
-    return kvm_ioctl(m->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear);
+    m->resets = 0;
+    return kvm_ring_give_back(m);
 }
 
 static void host_forget(struct hv_machine *m)
@@ -111,42 +106,48 @@ void kvm_host_wrote(struct hv_machine *m, hl_gpa addr, size_t len)
     }
 }
 
+/* page: within the slot. */
+void kvm_hot_add(struct hv_machine *m, uint64_t page)
+{
+    size_t word = page / 64;
+    uint64_t bit = 1ull << (page % 64);
+
+    if (m->hot[word] & bit)
+        return;
+    m->hot[word] |= bit;
+    m->hot_words[word / 64] |= 1ull << (word % 64);
+    m->hot_grown = true;
+    if (page < m->mem_size / KVM_PAGE)
+        hint(m, word, bit);
+}
+
+static struct kvm_span *span_add(struct hv_machine *m, struct kvm_span *last, size_t word)
+{
+    for (uint64_t bits = m->hot[word]; bits; bits &= bits - 1) {
+        uint32_t page = (uint32_t)(word * 64 + (unsigned int)__builtin_ctzll(bits));
+        bool zero = !kvm_bit(m->data, page);
+
+        m->hot_count++;
+        if (last && last->zero == zero && last->first + last->count == page) {
+            last->count++;
+            continue;
+        }
+        last = &m->spans[m->span_count++];
+        *last = (struct kvm_span){.first = page, .count = 1, .zero = zero};
+    }
+    return last;
+}
+
 static void spans_make(struct hv_machine *m)
 {
-    struct kvm_span *span = NULL;
+    struct kvm_span *last = NULL;
 
     m->span_count = 0;
     m->hot_count = 0;
-    for (size_t word = 0; word < kvm_words(m); word++) {
-        for (uint64_t bits = m->hot[word]; bits; bits &= bits - 1) {
-            uint32_t page = (uint32_t)(word * 64 + (unsigned int)__builtin_ctzll(bits));
-            bool zero = !kvm_bit(m->data, page);
-
-            m->hot_count++;
-            if (span && span->zero == zero && span->first + span->count == page) {
-                span->count++;
-                continue;
-            }
-            span = &m->spans[m->span_count++];
-            *span = (struct kvm_span){.first = page, .count = 1, .zero = zero};
-        }
-    }
-}
-
-static void log_merge(struct hv_machine *m)
-{
-    size_t words = kvm_words(m), hint_words = (m->mem_size / KVM_PAGE + 63) / 64;
-
-    if (memcmp(m->log, m->hot, words * sizeof(*m->log)) == 0)
-        return;
-    for (size_t word = 0; word < words; word++) {
-        uint64_t fresh = m->log[word] & ~m->hot[word];
-
-        if (fresh && word < hint_words)
-            hint(m, word, fresh);
-        m->hot[word] |= fresh;
-    }
-    spans_make(m);
+    for (size_t i = 0; i < sizeof(m->hot_words) / sizeof(m->hot_words[0]); i++)
+        for (uint64_t words = m->hot_words[i]; words; words &= words - 1)
+            last = span_add(m, last, i * 64 + (unsigned int)__builtin_ctzll(words));
+    m->hot_grown = false;
 }
 
 static void restore(struct hv_machine *m, uint64_t page, uint64_t count, bool zero)
@@ -199,31 +200,32 @@ static uint64_t restore_all(struct hv_machine *m, unsigned int skip)
 /* Everything private goes; what is read next comes from the snapshot, or is zero. */
 static int shrink(struct hv_machine *m)
 {
-    if (m->resets < SHRINK_SOON && m->hot_limit < HOT_LIMIT_MAX)
-        m->hot_limit *= 2;
+    if (m->resets < SHRINK_SOON)
+        m->hot_limit = m->hot_limit < HOT_LIMIT_MAX / 2 ? m->hot_limit * 2 : HOT_LIMIT_MAX;
     if (madvise(m->mem, m->slot_size, MADV_DONTNEED) < 0)
         return -errno;
     host_forget(m);
     m->retained = 0;
-    return log_clear(m);
+    return hot_forget(m);
 }
 
 static int reset_memory(struct hv_machine *m, unsigned int skip, uint64_t *pages)
 {
-    int r = log_read(m);
+    int r = kvm_ring_take(m, true);
 
     if (r < 0)
         return r;
-    log_merge(m);
+    if (m->hot_grown)
+        spans_make(m);
     m->resets++;
     if (m->hot_count + m->retained > m->hot_limit && skip == 0) {
         *pages = m->hot_count + m->host_count;
         return shrink(m);
     }
     *pages = restore_all(m, skip);
-    if (m->resets >= REFRESH_RESETS && m->hot_count > HOT_SMALL) {
+    if (kvm_ring_nearly_full(m) || (m->resets >= REFRESH_RESETS && m->hot_count > HOT_SMALL)) {
         m->retained += m->hot_count;
-        return log_clear(m);
+        return hot_forget(m);
     }
     return 0;
 }
@@ -297,19 +299,17 @@ static void populate_hot(struct hv_machine *m)
     }
 }
 
-/* After the new snapshot's memory is mapped. */
-int kvm_reset_bind(struct hv_machine *m, bool log_is_clear)
+/* After the new snapshot's memory is mapped, which has taken every page from the guest. */
+int kvm_reset_bind(struct hv_machine *m)
 {
-    int r = 0;
+    int r;
 
     host_forget(m);
     m->retained = 0;
     m->hot_limit = HOT_LIMIT;
-    memset(m->log, 0, kvm_words(m) * sizeof(*m->log));
-    if (!log_is_clear)
-        r = log_read(m);
+    r = kvm_ring_take(m, false);
     if (r == 0)
-        r = log_clear(m);
+        r = hot_forget(m);
     if (r == 0)
         populate_hot(m);
     return r;

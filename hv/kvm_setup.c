@@ -68,7 +68,7 @@ int kvm_check_extensions(int kvm_fd, struct hl_error *err)
         {KVM_CAP_XCRS, "KVM_CAP_XCRS", 0},
         {KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS", KVM_SYNC_ALL},
         {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", 0},
-        {KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2", 1},
+        {KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING", 0},
     };
     int version = kvm_ioctl(kvm_fd, KVM_GET_API_VERSION, NULL);
     int r = 0;

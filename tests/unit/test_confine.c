@@ -120,12 +120,12 @@ static bool do_tty_ioctl(void)
 /* No descriptor: let through, it ends in EBADF. */
 static bool do_unused_kvm_ioctl(void)
 {
-    return ioctl(-1, KVM_SET_SIGNAL_MASK, NULL) < 0 && errno == EBADF;
+    return ioctl(-1, KVM_GET_DIRTY_LOG, NULL) < 0 && errno == EBADF;
 }
 
 static bool do_used_kvm_ioctl(void)
 {
-    return ioctl(-1, KVM_GET_DIRTY_LOG, NULL) < 0 && errno == EBADF;
+    return ioctl(-1, KVM_RESET_DIRTY_RINGS, NULL) < 0 && errno == EBADF;
 }
 
 static bool do_setuid(void)

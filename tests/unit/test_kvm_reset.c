@@ -396,9 +396,82 @@ START_TEST(test_refresh)
         pages = call_writing(m, 4);
         if (i == 100)
             ck_assert_uint_eq(pages, 501);
+        if (pages < 501)
+            test_expect_audit(m, NULL);
     }
     ck_assert_uint_eq(pages, 5);
     test_expect_audit(m, NULL);
+    test_free(m);
+}
+END_TEST
+
+/* More pages in one call than the ring holds; and the guest is none the wiser. */
+GUEST(write_many, "mov $0x600000, %ebx; mov $0x77, %r12d; pcmpeqd %xmm7, %xmm7; mov %eax, %ecx\n"
+                  "1: incq 8(%rbx); add $0x1000, %rbx; dec %ecx; jnz 1b\n"
+                  "mov %rbx, %rsi; mov %r12, %rdx; movq %xmm7, %rcx\n" CALL(1) "ud2");
+
+START_TEST(test_ring_full)
+{
+    struct guest_options options = {.memory = 128u << 20};
+    struct snapshot *snap;
+    struct hv_machine *m;
+
+    test_slot = 128u << 20;
+    snap = test_snapshot(guest_write_many, guest_write_many_end, &options);
+    m = test_machine(snap);
+    for (uint64_t pages = 6000; pages < 30000; pages += 3999) {
+        struct hv_exit exit;
+
+        hv.set_return(m, pages);
+        exit = test_run(m);
+        ck_assert_int_eq(exit.kind, HV_EXIT_HYPERCALL);
+        ck_assert_uint_eq(exit.args[0], GUEST_DATA + pages * HL_ABI_PAGE_SIZE);
+        ck_assert_uint_eq(exit.args[1], 0x77);
+        ck_assert_uint_eq(exit.args[2], UINT64_MAX);
+        ck_assert_uint_gt(test_reset(m, 0), pages);
+        test_expect_audit(m, NULL);
+    }
+    test_free(m);
+    snapshot_unref(snap);
+}
+END_TEST
+
+/* Pages that the host's kernel takes from the guest are told of again and again. */
+START_TEST(test_told_twice)
+{
+    struct hv_machine *m = BOUND(write_pages);
+    uint8_t *data = hv.io_window(m) - HL_ABI_IO_ADDR + GUEST_DATA;
+    uint32_t most = 0;
+
+    for (int i = 0; i < 400; i++) {
+        ck_assert_uint_eq(call_writing(m, 40), 41);
+        if (i % 16 == 0)
+            test_expect_audit(m, NULL);
+        if (m->ring_taken > most)
+            most = m->ring_taken;
+        ck_assert_int_eq(mprotect(data, 40 * HL_ABI_PAGE_SIZE, PROT_READ), 0);
+        ck_assert_int_eq(mprotect(data, 40 * HL_ABI_PAGE_SIZE, PROT_READ | PROT_WRITE), 0);
+    }
+    ck_assert_uint_gt(most, 5000);
+    ck_assert_uint_lt(m->ring_taken, most); /* given back at a reset, not by a full ring */
+    test_free(m);
+}
+END_TEST
+
+/* Every call elsewhere, so that each has pages of its own to tell of, over many refreshes. */
+GUEST(write_there, "mov %rax, %rbx; movb $0x99, 7(%rbx); movb $0x99, 0x2fff(%rbx)\n" CALL(1) "ud2");
+
+START_TEST(test_elsewhere)
+{
+    struct hv_machine *m = BOUND(write_there);
+    unsigned int seed = 7;
+
+    for (int i = 0; i < 3000; i++) {
+        hv.set_return(m, GUEST_DATA + (uint64_t)rand_r(&seed) % 2000 * HL_ABI_PAGE_SIZE);
+        test_expect_hypercall(m, 1);
+        ck_assert_uint_ge(test_reset(m, 0), 3);
+        test_expect_audit(m, NULL);
+    }
     test_free(m);
 }
 END_TEST
@@ -509,6 +582,9 @@ int main(void)
     tcase_add_test(tc, test_large);
     tcase_add_test(tc, test_growth);
     tcase_add_test(tc, test_refresh);
+    tcase_add_test(tc, test_ring_full);
+    tcase_add_test(tc, test_told_twice);
+    tcase_add_test(tc, test_elsewhere);
     tcase_add_test(tc, test_hint);
     tcase_add_test(tc, test_protect);
     tcase_add_test(tc, test_string_output);
