@@ -208,7 +208,6 @@ static void call_done(struct call *call, uint64_t now)
     stats_add(&call->shard->stats, result.is_error ? STAT_GUEST_ERRORS : STAT_OK, 1);
     answer_result(call, &result, now);
     conn_push(call->conn);
-    free(result.storage);
     call->pooled = NULL;
     call_end(call);
     pool_give_back(p);

@@ -105,6 +105,11 @@ struct hv_backend {
      * the next bind or free. */
     int (*bind)(struct hv_machine *m, struct snapshot *snap, struct hl_error *err);
 
+    /* m a shell again, with nothing of its snapshot in memory or registers, and no reference to it.
+     * Returns: 0, or a negative errno after which m can only be freed. NULL where machines are not
+     * used twice. */
+    int (*unbind)(struct hv_machine *m);
+
     /* Enters the guest until it leaves. Resumes after a HYPERCALL or SYSCALL exit with the value
      * that set_return gave, after KICKED where it was. until_ns: CLOCK_MONOTONIC time at which it
      * comes back KICKED, UINT64_MAX for never; hv_thread_init (hv/timer.h) must have been called on

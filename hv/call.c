@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#define BUFFER_STEP 4096u
 
 static bool is_counted(enum hl_type type)
 {
@@ -202,19 +202,31 @@ int call_read_result(const struct image_function *fn, const uint8_t *window, uin
     return 0;
 }
 
-static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool text,
-                      struct hl_value *value, void **storage, struct hl_error *err)
+void call_buffer_trim(struct call_buffer *buffer, size_t most)
 {
-    _cleanup_free_ uint8_t *copy = malloc(len > 0 ? len : 1);
+    if (buffer->size <= most)
+        return;
+    free(buffer->data);
+    *buffer = (struct call_buffer){0};
+}
 
-    if (!copy)
-        return hl_error_set(err, -ENOMEM, "no memory for a result of %u bytes", len);
-    memcpy(copy, window + offset, len);
-    if (text && !hl_utf8_valid(copy, len))
+static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool text,
+                      struct hl_value *value, struct call_buffer *buffer, struct hl_error *err)
+{
+    if (len >= buffer->size) {
+        size_t size = ((size_t)len / BUFFER_STEP + 1) * BUFFER_STEP;
+
+        call_buffer_trim(buffer, 0); /* nothing in it is wanted any more */
+        buffer->data = malloc(size);
+        if (!buffer->data)
+            return hl_error_set(err, -ENOMEM, "no memory for a result of %u bytes", len);
+        buffer->size = size;
+    }
+    memcpy(buffer->data, window + offset, len);
+    if (text && !hl_utf8_valid(buffer->data, len))
         return hl_error_set(err, -EPROTO, "its text is not well-formed UTF-8");
-    value->bytes.data = copy;
+    value->bytes.data = buffer->data;
     value->bytes.len = len;
-    *storage = HL_STEAL(copy);
     return 0;
 }
 
@@ -250,18 +262,17 @@ static void take_scalar(struct hl_value *value, uint64_t bits)
 }
 
 int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
-                    struct hl_value *value, void **storage, struct hl_error *err)
+                    struct hl_value *value, struct call_buffer *buffer, struct hl_error *err)
 {
-    *storage = NULL;
     memset(value, 0, sizeof(*value));
     if (result->error) {
         value->type = HL_TYPE_STRING;
-        return take_bytes(window, result->text, result->text_len, true, value, storage, err);
+        return take_bytes(window, result->text, result->text_len, true, value, buffer, err);
     }
     value->type = (enum hl_type)result->value.type;
     if (is_counted(value->type))
         return take_bytes(window, result->value.bits, result->value.len,
-                          value->type == HL_TYPE_STRING, value, storage, err);
+                          value->type == HL_TYPE_STRING, value, buffer, err);
     take_scalar(value, result->value.bits);
     return 0;
 }

@@ -23,9 +23,16 @@ void call_write(uint8_t *window, uint32_t index, const struct hl_value *args, si
 int call_read_result(const struct image_function *fn, const uint8_t *window, uint64_t io_size,
                      uint64_t offset, struct hl_abi_result *result, struct hl_error *err);
 
+/* Memory for the bytes of one result after the other; all zero at first. */
+struct call_buffer {
+    uint8_t *data;
+    size_t size;
+};
+void call_buffer_trim(struct call_buffer *buffer, size_t most); /* frees what is larger */
+
 /* The value of a result that call_read_result passed. Strings and bytes, and the text of an error,
- * are copied into *storage, which the caller frees. Returns: 0, -ENOMEM, -EPROTO. */
+ * are copied into buffer, which grows as needed. Returns: 0, -ENOMEM, -EPROTO. */
 int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
-                    struct hl_value *value, void **storage, struct hl_error *err);
+                    struct hl_value *value, struct call_buffer *buffer, struct hl_error *err);
 
 #endif

@@ -15,7 +15,8 @@
 #include "hv/call.h"
 #include "hv/guest.h"
 
-#define SLOT_MIN (16ull << 20)
+#define SLOT_MIN    (16ull << 20)
+#define BUFFER_KEPT (64u << 10) /* of memory for results, between calls */
 
 struct shell {
     const struct hv_backend *hv;
@@ -32,13 +33,15 @@ enum phase {
 
 struct instance {
     const struct hv_backend *hv;
-    struct hv_machine *machine;
+    struct hv_machine *machine; /* shell's */
+    struct shell *shell;
     struct snapshot *snap;
     const struct image *img;
     enum phase phase;
     struct guest guest;
     const struct image_function *function;
     struct instance_result result; /* while DONE and not taken */
+    struct call_buffer buffer;     /* for the bytes of results */
     int result_code;               /* -ENOMEM: there was no memory to copy it */
     unsigned int skip;
 };
@@ -97,7 +100,8 @@ int instance_bind(struct instance **out, struct shell *shell, struct snapshot *s
     if (!inst)
         return hl_error_set(err, -ENOMEM, "no memory for an instance");
     inst->hv = taken->hv;
-    inst->machine = HL_STEAL(taken->machine);
+    inst->machine = taken->machine;
+    inst->shell = HL_STEAL(taken);
     rc = inst->hv->bind(inst->machine, snap, err);
     if (rc < 0)
         return rc;
@@ -108,21 +112,26 @@ int instance_bind(struct instance **out, struct shell *shell, struct snapshot *s
     return 0;
 }
 
-static void drop_result(struct instance *inst)
-{
-    free(inst->result.storage);
-    memset(&inst->result, 0, sizeof(inst->result));
-}
-
 void instance_free(struct instance *inst)
 {
     if (!inst)
         return;
-    drop_result(inst);
+    call_buffer_trim(&inst->buffer, 0);
     guest_fini(&inst->guest);
-    inst->hv->machine_free(inst->machine);
+    shell_free(inst->shell);
     snapshot_unref(inst->snap);
     free(inst);
+}
+
+struct shell *instance_unbind(struct instance *inst)
+{
+    struct shell *shell = NULL;
+
+    if (inst->hv->unbind && (inst->phase == PHASE_WARM || inst->phase == PHASE_DONE) &&
+        inst->hv->unbind(inst->machine) == 0)
+        shell = HL_STEAL(inst->shell);
+    instance_free(inst);
+    return shell;
 }
 
 void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque)
@@ -188,7 +197,7 @@ static enum instance_state finish(struct instance *inst)
     rc = call_read_result(inst->function, window, snapshot_io_size(inst->snap), inst->guest.result,
                           &header, &err);
     if (rc == 0)
-        rc = call_take_value(&header, window, &inst->result.value, &inst->result.storage, &err);
+        rc = call_take_value(&header, window, &inst->result.value, &inst->buffer, &err);
     if (rc == -EPROTO) {
         guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", err.text);
         return broken(inst);
@@ -228,8 +237,6 @@ int instance_result(struct instance *inst, struct instance_result *result, struc
                             inst->result_code == -ENOMEM ? "no memory for the result"
                                                          : "the result was taken");
     *result = inst->result;
-    inst->result.storage = NULL;
-    drop_result(inst);
     inst->result_code = -ENODATA; /* it is taken once */
     return 0;
 }
@@ -263,7 +270,7 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
             hl_error_wrap(err, rc, "reset");
         return rc;
     }
-    drop_result(inst);
+    call_buffer_trim(&inst->buffer, BUFFER_KEPT);
     guest_reset(&inst->guest);
     inst->phase = PHASE_WARM;
     return 0;

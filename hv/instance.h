@@ -7,8 +7,8 @@
  * snapshot; begin writes a call into its I/O window, run enters the guest (serving its system calls
  * and log lines) until the call is over, result copies the answer out, reset makes it as new.
  *
- *   shell_new → instance_bind → [ instance_begin → instance_run … → instance_reset ] →
- * instance_free
+ *   shell_new → instance_bind → [ instance_begin → instance_run … → instance_reset ]
+ *             → instance_unbind → instance_bind …, or instance_free
  *
  * One thread at a time uses an instance; instance_kick alone may come from any thread.
  */
@@ -72,6 +72,12 @@ int instance_bind(struct instance **out, struct shell *shell, struct snapshot *s
                   const struct image *img, struct hl_error *err);
 void instance_free(struct instance *inst);
 
+/* inst as a shell again, which any snapshot of its slot class can be bound to: nothing of the old
+ * image is left in its memory and registers, and its private pages are the system's again. Not for
+ * the time of a call. Frees inst in any case. Returns: NULL where the machine cannot be used again,
+ * because the backend has no such thing or because its guest failed or was stopped. */
+struct shell *instance_unbind(struct instance *inst);
+
 /* Log lines of later calls (hl_log and writes to 1 and 2, split at newlines, bounded). */
 void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque);
 
@@ -87,15 +93,14 @@ int instance_check_args(const struct image *img, size_t function, uint64_t io_si
 
 enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
 
-/* After INSTANCE_DONE, once. *value: a result, whose string or bytes are a copy the caller frees
- * through *storage (free(3)), or, when the guest answered with an error, *is_error with code and
- * text in a string value. The copy was checked, the guest cannot change it any more. Returns: 0;
- * -ENOMEM; -EBUSY or -ENODATA when there is none. */
+/* After INSTANCE_DONE, once. value: a result, or, when the guest answered with an error, is_error
+ * with code and text in a string value. String and bytes are a copy that the instance owns: good
+ * until it is reset, unbound or freed. The copy was checked, the guest cannot change it any more.
+ * Returns: 0; -ENOMEM; -EBUSY or -ENODATA when there is none. */
 struct instance_result {
     bool is_error;
     int32_t code;
     struct hl_value value;
-    void *storage;
 };
 int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err);
 

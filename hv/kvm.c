@@ -285,6 +285,33 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     return 0;
 }
 
+/* Off any call's path, so all is put back at once. The slot is made anew, and with it go the
+ * translations of this image's tables: the next bind need not compare them. */
+static int kvm_unbind(struct hv_machine *m)
+{
+    struct snapshot *snap = HL_STEAL(m->snap);
+    int r = kvm_memory_clear(m);
+
+    if (r == 0)
+        r = kvm_slot_drop_shadow(m);
+    if (r == 0)
+        r = kvm_reset_forget(m);
+    if (r == 0)
+        r = kvm_clear_vectors(m);
+    if (r == 0)
+        r = kvm_clear_debug(m);
+    m->mem_size = m->io_size = 0;
+    m->ready_regs = (struct kvm_regs){.rflags = KVM_FIXED_RFLAGS};
+    m->ready_sregs = m->base_sregs;
+    memset(&m->run->s.regs.sregs, 0, sizeof(m->run->s.regs.sregs)); /* unknown: differs */
+    kvm_reset_registers(m);
+    if (r == 0)
+        r = kvm_flush_registers(m);
+    m->debug_touched = m->tables_changed = m->restores = false;
+    snapshot_unref(snap);
+    return r;
+}
+
 static void died(struct hv_machine *m, struct hv_exit *exit)
 {
     exit->kind = HV_EXIT_FAULT;
@@ -479,6 +506,7 @@ const struct hv_backend hv_backend_kvm = {
     .machine_new = kvm_machine_new,
     .machine_free = kvm_machine_free,
     .bind = kvm_bind,
+    .unbind = kvm_unbind,
     .run = machine_run,
     .set_return = kvm_set_return,
     .get_regs = kvm_get_regs,

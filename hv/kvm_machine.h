@@ -178,6 +178,7 @@ bool kvm_tables_same(const uint8_t *a, const uint8_t *b);
 /* kvm_memory.c */
 int kvm_slot_set(struct hv_machine *m, bool present);
 int kvm_slot_drop_shadow(struct hv_machine *m);
+int kvm_memory_clear(struct hv_machine *m);
 int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, struct hl_error *err);
 int kvm_mem_read(struct hv_machine *m, hl_gpa addr, void *buf, size_t len);
 int kvm_mem_write(struct hv_machine *m, hl_gpa addr, const void *buf, size_t len);
@@ -197,6 +198,7 @@ int kvm_ring_give_back(struct hv_machine *m); /* protects the pages of all entri
 int kvm_reset_new(struct hv_machine *m);
 void kvm_reset_free(struct hv_machine *m);
 int kvm_reset_bind(struct hv_machine *m);
+int kvm_reset_forget(struct hv_machine *m);
 void kvm_hot_add(struct hv_machine *m, uint64_t page);
 void kvm_reset_registers(struct hv_machine *m);
 void kvm_host_wrote(struct hv_machine *m, hl_gpa addr, size_t len);

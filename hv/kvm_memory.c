@@ -64,14 +64,22 @@ static int map_extents(struct hv_machine *m, struct snapshot *snap)
     return 0;
 }
 
+/* All of the slot zero, its pages the system's again. */
+int kvm_memory_clear(struct hv_machine *m)
+{
+    return mmap(m->mem, m->slot_size, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED
+               ? -errno
+               : 0;
+}
+
 int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, struct hl_error *err)
 {
-    int r;
+    int r = kvm_memory_clear(m);
 
-    if (mmap(m->mem, m->slot_size, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-        return hl_error_set(err, -errno, "mapping %llu bytes of guest memory: %s",
-                            (unsigned long long)m->slot_size, strerror(errno));
+    if (r < 0)
+        return hl_error_set(err, r, "mapping %llu bytes of guest memory: %s",
+                            (unsigned long long)m->slot_size, strerror(-r));
     r = map_extents(m, snap);
     if (r < 0)
         return hl_error_set(err, r, "mapping a snapshot: %s", strerror(-r));

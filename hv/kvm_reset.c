@@ -299,8 +299,8 @@ static void populate_hot(struct hv_machine *m)
     }
 }
 
-/* After the new snapshot's memory is mapped, which has taken every page from the guest. */
-int kvm_reset_bind(struct hv_machine *m)
+/* Whatever was written no longer matters: the memory is to be another. */
+int kvm_reset_forget(struct hv_machine *m)
 {
     int r;
 
@@ -308,8 +308,14 @@ int kvm_reset_bind(struct hv_machine *m)
     m->retained = 0;
     m->hot_limit = HOT_LIMIT;
     r = kvm_ring_take(m, false);
-    if (r == 0)
-        r = hot_forget(m);
+    return r == 0 ? hot_forget(m) : r;
+}
+
+/* After the new snapshot's memory is mapped, which has taken every page from the guest. */
+int kvm_reset_bind(struct hv_machine *m)
+{
+    int r = kvm_reset_forget(m);
+
     if (r == 0)
         populate_hot(m);
     return r;

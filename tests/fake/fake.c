@@ -223,6 +223,19 @@ static int bind_snapshot(struct hv_machine *m, struct snapshot *snap, struct hl_
     return 0;
 }
 
+static int unbind(struct hv_machine *m)
+{
+    int code = enter(FAKE_UNBIND);
+
+    if (code < 0)
+        return code;
+    snapshot_unref(m->snap);
+    m->snap = NULL;
+    m->size = m->io_size = 0;
+    madvise(m->memory, m->slot_size, MADV_DONTNEED);
+    return 0;
+}
+
 static void mark(struct hv_machine *m, uint64_t *bits, hl_gpa addr, size_t len)
 {
     if (len == 0)
@@ -407,6 +420,7 @@ const struct hv_backend hv_backend_fake = {
     .machine_new = machine_new,
     .machine_free = machine_free,
     .bind = bind_snapshot,
+    .unbind = unbind,
     .run = run,
     .set_return = set_return,
     .get_regs = get_regs,

@@ -47,6 +47,7 @@ enum fake_op {
     FAKE_POPULATE,
     FAKE_MACHINE_NEW,
     FAKE_BIND,
+    FAKE_UNBIND,
     FAKE_RUN,
     FAKE_GET_REGS,
     FAKE_SET_FS_BASE,

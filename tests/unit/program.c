@@ -149,12 +149,27 @@ static void make_instance(struct program *p)
     p->made++;
 }
 
+/* The result's own are gone after the reset. */
+static void keep_bytes(struct outcome *o)
+{
+    struct hl_value *value = &o->result.value;
+
+    if (value->type != HL_TYPE_STRING && value->type != HL_TYPE_BYTES)
+        return;
+    o->storage = malloc(value->bytes.len + 1);
+    ck_assert_ptr_nonnull(o->storage);
+    memcpy(o->storage, value->bytes.data, value->bytes.len);
+    value->bytes.data = o->storage;
+}
+
 static void finish(struct program *p, struct outcome *o)
 {
     uint64_t pages;
 
     if (o->state == INSTANCE_DONE) {
         o->refused = instance_result(p->inst, &o->result, &o->err);
+        if (o->refused == 0)
+            keep_bytes(o);
         if (o->refused == 0)
             p->reset = instance_reset(p->inst, p->audit, &pages, &o->err);
         ck_assert_msg(p->reset >= 0, "%s", o->err.text);
@@ -188,8 +203,8 @@ struct outcome program_call(struct program *p, const char *function, unsigned in
 
 void outcome_free(struct outcome *o)
 {
-    free(o->result.storage);
-    o->result.storage = NULL;
+    free(o->storage);
+    o->storage = NULL;
 }
 
 static const char *tell(const struct outcome *o)

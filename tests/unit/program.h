@@ -32,7 +32,8 @@ struct outcome {
     struct instance_result result;   /* INSTANCE_DONE; -EPROTO for one that was no result */
     struct instance_failure failure; /* INSTANCE_FAULT */
     struct instance_counters counters;
-    int refused; /* instance_begin's error */
+    void *storage; /* of the result's bytes */
+    int refused;   /* instance_begin's error */
     struct hl_error err;
 };
 

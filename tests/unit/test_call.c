@@ -16,16 +16,15 @@ static uint8_t window[IO_SIZE] __attribute__((aligned(8)));
 
 /* What a window with this result at offset 64 gives. */
 static int read_back(enum hl_type ret, const struct hl_abi_result *result, struct hl_value *value,
-                     void **storage, struct hl_error *err)
+                     struct call_buffer *buffer, struct hl_error *err)
 {
     struct image_function fn = {.name = "f", .sig = {.ret = ret}};
     struct hl_abi_result copy;
     int rc;
 
-    *storage = NULL;
     memcpy(window + 64, result, sizeof(*result));
     rc = call_read_result(&fn, window, IO_SIZE, 64, &copy, err);
-    return rc < 0 ? rc : call_take_value(&copy, window, value, storage, err);
+    return rc < 0 ? rc : call_take_value(&copy, window, value, buffer, err);
 }
 
 START_TEST(result_fields)
@@ -58,16 +57,47 @@ START_TEST(result_fields)
         struct hl_abi_result result = cases[i].result;
         struct hl_error err = HL_ERROR_INIT;
         struct hl_value value;
-        void *storage;
+        struct call_buffer buffer = {0};
         int rc;
 
         result.magic = HL_ABI_RESULT_MAGIC;
-        rc = read_back(cases[i].ret, &result, &value, &storage, &err);
+        rc = read_back(cases[i].ret, &result, &value, &buffer, &err);
         ck_assert_msg(rc == (cases[i].reason ? -EPROTO : 0), "case %zu: %d", i, rc);
         if (cases[i].reason)
             ck_assert_msg(strstr(err.text, cases[i].reason), "case %zu: %s", i, err.text);
-        free(storage);
+        call_buffer_trim(&buffer, 0);
+        ck_assert_ptr_null(buffer.data);
     }
+}
+END_TEST
+
+/* One buffer for results of all lengths: it grows, and is given back past a size. */
+START_TEST(result_memory)
+{
+    static const uint32_t lengths[] = {0, 1, 4095, 4096, 4097, 100, 60000};
+    struct hl_abi_result result = {.magic = HL_ABI_RESULT_MAGIC, .value = {.type = HL_ABI_BYTES}};
+    struct call_buffer buffer = {0};
+    struct hl_error err = HL_ERROR_INIT;
+    struct hl_value value;
+    size_t size = 0;
+
+    for (size_t i = 0; i < sizeof(window); i++)
+        window[i] = (uint8_t)(i * 7 + i / 256);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        result.value.bits = 1000;
+        result.value.len = lengths[i];
+        ck_assert_int_eq(read_back(HL_TYPE_BYTES, &result, &value, &buffer, &err), 0);
+        ck_assert_uint_eq(value.bytes.len, lengths[i]);
+        ck_assert_ptr_nonnull(value.bytes.data);
+        ck_assert_int_eq(memcmp(value.bytes.data, window + 1000, lengths[i]), 0);
+        ck_assert_uint_ge(buffer.size, size);
+        size = buffer.size;
+    }
+    call_buffer_trim(&buffer, size);
+    ck_assert_uint_eq(buffer.size, size);
+    call_buffer_trim(&buffer, size - 1);
+    ck_assert_uint_eq(buffer.size, 0);
+    ck_assert_ptr_null(buffer.data);
 }
 END_TEST
 
@@ -139,6 +169,7 @@ int main(void)
 
     tcase_add_test(tc, result_fields);
     tcase_add_test(tc, result_places);
+    tcase_add_test(tc, result_memory);
     tcase_add_test(tc, a_call_as_written);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);

@@ -28,6 +28,7 @@ static struct hv_host *host;
 static struct snapshot *snap;
 static struct instance *inst;
 static char logged[256];
+static uint8_t kept[IO_SIZE]; /* bytes of the last result */
 
 static void on_log(void *opaque, int level, const char *text, size_t len)
 {
@@ -128,6 +129,11 @@ static struct instance_result call(const char *name, const struct hl_value *args
     begin(name, args, nargs);
     ck_assert_int_eq(instance_run(inst, UINT64_MAX), INSTANCE_DONE);
     ck_assert_msg(instance_result(inst, &result, &err) == 0, "%s", err.text);
+    if (result.value.type == HL_TYPE_STRING || result.value.type == HL_TYPE_BYTES) {
+        ck_assert_uint_le(result.value.bytes.len, sizeof(kept));
+        memcpy(kept, result.value.bytes.data, result.value.bytes.len);
+        result.value.bytes.data = kept; /* the instance's own are gone after the reset */
+    }
     reset();
     return result;
 }
@@ -162,16 +168,13 @@ START_TEST(counted_values)
     ck_assert_int_eq(r.value.type, HL_TYPE_BYTES);
     ck_assert_uint_eq(r.value.bytes.len, 3);
     ck_assert_int_eq(memcmp(r.value.bytes.data, "a\0b", 3), 0);
-    free(r.storage);
     args[0] = counted(HL_TYPE_BYTES, NULL, 0);
     r = call("echo", args, 1);
     ck_assert_uint_eq(r.value.bytes.len, 0);
-    free(r.storage);
     args[0] = counted(HL_TYPE_STRING, "h\xc3\xa4", 3);
     r = call("echo_string", args, 1);
     ck_assert_int_eq(r.value.type, HL_TYPE_STRING);
     ck_assert_int_eq(memcmp(r.value.bytes.data, "h\xc3\xa4", 3), 0);
-    free(r.storage);
 }
 END_TEST
 
@@ -191,7 +194,6 @@ START_TEST(scalars)
 
         ck_assert(!r.is_error);
         ck_assert_int_eq(r.value.type, values[i].type);
-        ck_assert_ptr_null(r.storage);
         if (values[i].type == HL_TYPE_F32)
             ck_assert(r.value.f32 == -1.5f);
         else if (values[i].type == HL_TYPE_BOOL)
@@ -234,7 +236,7 @@ START_TEST(arguments_refused)
     ck_assert_int_eq(instance_begin(inst, 24, NULL, 0, NULL), -EINVAL);
     /* After all that it is as it was. */
     args[0] = counted(HL_TYPE_BYTES, large, IO_SIZE - 32 - HL_ABI_RESULT_ROOM);
-    free(call("echo", args, 1).storage);
+    call("echo", args, 1);
 }
 END_TEST
 
@@ -262,7 +264,6 @@ START_TEST(guest_errors)
     ck_assert_int_eq(r.code, -7);
     ck_assert_int_eq(r.value.type, HL_TYPE_STRING);
     ck_assert_int_eq(memcmp(r.value.bytes.data, "no such row", 11), 0);
-    free(r.storage);
 }
 END_TEST
 
@@ -307,9 +308,7 @@ START_TEST(results_are_taken_once)
     begin("echo", args, 1);
     ck_assert_int_eq(instance_run(inst, UINT64_MAX), INSTANCE_DONE);
     ck_assert_int_eq(instance_result(inst, &r, NULL), 0);
-    free(r.storage);
     ck_assert_int_eq(instance_result(inst, &r, NULL), -ENODATA);
-    ck_assert_ptr_null(r.storage);
     reset();
     /* Not taken, it goes with the reset. */
     begin("echo", args, 1);
@@ -320,13 +319,70 @@ START_TEST(results_are_taken_once)
 }
 END_TEST
 
+/* A stream of calls uses one piece of memory for their results. */
+START_TEST(results_need_no_memory)
+{
+    struct hl_value args[] = {counted(HL_TYPE_BYTES, "abc", 3)};
+    const void *data = NULL;
+    struct instance_result r;
+
+    for (int i = 0; i < 5; i++) {
+        begin("echo", args, 1);
+        ck_assert_int_eq(instance_run(inst, UINT64_MAX), INSTANCE_DONE);
+        ck_assert_int_eq(instance_result(inst, &r, NULL), 0);
+        ck_assert_int_eq(memcmp(r.value.bytes.data, "abc", 3), 0);
+        if (data)
+            ck_assert_ptr_eq(r.value.bytes.data, data);
+        data = r.value.bytes.data;
+        reset();
+    }
+}
+END_TEST
+
+/* Back to a shell, and bound again; not in the middle of a call, nor after a failure. */
+START_TEST(unbinding)
+{
+    struct hl_value args[] = {counted(HL_TYPE_BYTES, "abc", 3), u32(5)};
+    struct hl_error err = HL_ERROR_INIT;
+
+    for (int i = 0; i < 4; i++) {
+        struct shell *shell;
+
+        if (i % 2)
+            call("dirty", &args[1], 1);
+        begin("echo", args, 1);
+        ck_assert_int_eq(instance_run(inst, UINT64_MAX), INSTANCE_DONE);
+        if (i / 2)
+            reset();
+        shell = instance_unbind(inst);
+        inst = NULL;
+        ck_assert_ptr_nonnull(shell);
+        ck_assert_int_eq(fake_machines(), 1);
+        ck_assert_int_eq(instance_bind(&inst, shell, snap, img, &err), 0);
+        ck_assert_uint_eq(call("echo", args, 1).value.bytes.len, 3);
+    }
+    begin("echo", args, 1);
+    ck_assert_ptr_null(instance_unbind(inst));
+    inst = NULL;
+    ck_assert_int_eq(fake_machines(), 0);
+    bind_instance();
+    failing("fault", NULL, 0);
+    ck_assert_ptr_null(instance_unbind(inst));
+    inst = NULL;
+    bind_instance();
+    fake_fail(FAKE_UNBIND, 1, -EIO);
+    ck_assert_ptr_null(instance_unbind(inst));
+    inst = NULL;
+    ck_assert_int_eq(fake_machines(), 0);
+}
+END_TEST
+
 START_TEST(huge_results)
 {
     struct hl_value args[] = {u32(IO_SIZE - 4096)};
     struct instance_result r = call("big", args, 1);
 
     ck_assert_uint_eq(r.value.bytes.len, IO_SIZE - 4096);
-    free(r.storage);
     args[0] = u32(IO_SIZE - 4096 + 1);
     ck_assert_int_eq(failing("big", args, 1)->end, INSTANCE_END_PROTOCOL);
     bind_instance();
@@ -541,6 +597,8 @@ int main(void)
     tcase_add_test(tc, bad_results);
     tcase_add_test(tc, results_are_taken_once);
     tcase_add_test(tc, huge_results);
+    tcase_add_test(tc, results_need_no_memory);
+    tcase_add_test(tc, unbinding);
     tcase_add_test(tc, faults);
     tcase_add_test(tc, fault_texts);
     tcase_add_test(tc, deadlines);

@@ -133,6 +133,80 @@ START_TEST(test_other_tables)
 }
 END_TEST
 
+/* Nothing of a snapshot is left in a machine that was bound to it. */
+GUEST(everywhere, "mov $0x600000, %ebx; mov %eax, %ecx\n"
+                  "1: movq $0x5ec7e7, 8(%rbx); add $0x1000, %rbx; dec %ecx; jnz 1b\n"
+                  "mov $0x5ec7e7, %r12d; mov %r12, %r15; vpcmpeqd %ymm3, %ymm3, %ymm3\n"
+                  "fldpi; wrgsbase %r12; movb $1, 0x200100\n" CALL(7) "ud2");
+GUEST(tell, "mov %r12, %rsi; or %r15, %rsi; mov 0x601008, %rdx; or 0x200100, %rdx\n"
+            "vptest %ymm3, %ymm3; setnz %cl; movzbl %cl, %ecx\n" CALL(8) "ud2");
+
+static void check_empty(struct hv_machine *m)
+{
+    static unsigned char present[GUEST_SLOT / HL_ABI_PAGE_SIZE];
+    static uint8_t area[16384], zeros[4096];
+    struct kvm_regs regs;
+    uint32_t mxcsr = 0;
+
+    ck_assert_ptr_null(m->snap);
+    ck_assert_int_eq(mincore(m->mem, GUEST_SLOT, present), 0);
+    for (size_t i = 0; i < sizeof(present); i++)
+        ck_assert_uint_eq(present[i] & 1, 0);
+    for (size_t i = 0; i < GUEST_SLOT; i += sizeof(zeros))
+        ck_assert_int_eq(memcmp(m->mem + i, zeros, sizeof(zeros)), 0);
+    ck_assert_int_eq(ioctl(m->vcpu_fd, KVM_GET_REGS, &regs), 0);
+    ck_assert_uint_eq(regs.r12 | regs.r15 | regs.rsp | regs.rip, 0);
+    ck_assert_uint_le(m->xsave_size, sizeof(area));
+    ck_assert_int_eq(ioctl(m->vcpu_fd, m->xsave_size > 4096 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, area),
+                     0);
+    memcpy(&mxcsr, area + 24, sizeof(mxcsr));
+    ck_assert_uint_eq(mxcsr, 0x1f80);
+    ck_assert_int_eq(memcmp(area + 32, zeros, 416 - 32), 0); /* x87 and XMM */
+    ck_assert_int_eq(memcmp(area + 576, zeros, 256), 0);     /* upper halves of YMM */
+}
+
+START_TEST(test_unbind)
+{
+    struct guest_options options[] = {
+        {.boot = true}, {0}, {.data_prot = HV_PROT_READ}, {.memory = GUEST_MEMORY - 0x5000}};
+    struct snapshot *a = test_snapshot(guest_everywhere, guest_everywhere_end, NULL);
+    struct hv_machine *m = test_machine(a);
+    struct hv_exit exit;
+
+    for (unsigned int i = 0; i < 24; i++) {
+        struct snapshot *b = test_snapshot(guest_tell, guest_tell_end, &options[i % 4]);
+
+        hv.set_return(m, i % 3 ? 10 : 1000);
+        test_expect_hypercall(m, 7);
+        if (i % 5 == 0)
+            ck_assert_int_eq(hv.protect(m, SPOT, 0x1000, HV_PROT_READ), 0);
+        else if (i % 2)
+            test_reset(m, 0);
+        ck_assert_int_eq(hv.unbind(m), 0);
+        check_empty(m);
+        ck_assert_int_eq(hv.run(m, UINT64_MAX, &exit), -EINVAL);
+
+        bind(m, b);
+        test_expect_audit(m, NULL);
+        exit = test_run(m);
+        ck_assert_int_eq(exit.kind, HV_EXIT_HYPERCALL);
+        ck_assert_uint_eq(exit.nr, 8);
+        ck_assert_uint_eq(exit.args[0] | exit.args[1] | exit.args[2], 0);
+        test_reset(m, 0);
+        test_expect_audit(m, NULL);
+        snapshot_unref(b);
+        if (i % 2)
+            ck_assert_int_eq(hv.unbind(m), 0);
+        bind(m, a);
+        test_expect_audit(m, NULL);
+    }
+    ck_assert_int_eq(hv.unbind(m), 0);
+    ck_assert_int_eq(hv.unbind(m), 0); /* a shell stays one */
+    snapshot_unref(a);
+    test_free(m);
+}
+END_TEST
+
 /* A machine whose permissions were changed is bound again as new. */
 START_TEST(test_after_protect)
 {
@@ -251,6 +325,7 @@ int main(void)
     tcase_add_test(tc, test_shell);
     tcase_add_test(tc, test_same_tables);
     tcase_add_test(tc, test_other_tables);
+    tcase_add_test(tc, test_unbind);
     tcase_add_test(tc, test_after_protect);
     tcase_add_test(tc, test_write_or_execute);
     tcase_add_test(tc, test_tables);
