@@ -104,6 +104,16 @@ tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
 tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 
+# what the machine costs by itself
+noinst_PROGRAMS += tests/bench/bench_hv
+tests_bench_bench_hv_SOURCES = \
+	tests/bench/bench_hv.c \
+	tests/bench/bench_hv.h \
+	tests/bench/bench_hv_first.c \
+	tests/bench/bench_hv_reset.c
+tests_bench_bench_hv_CFLAGS = $(AM_CFLAGS)
+tests_bench_bench_hv_LDADD = libhv.la
+
 # process
 libhv_la_SOURCES += \
 	hv/nursery.c \
