@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "hv/snapshot_internal.h"
 
 #define VECTORS_WITH_ERROR_CODE 0x60227d00u  /* 8 10-14 17 21 29 30 */
 #define TSS_ADDR_OUTSIDE        0xfffbd000ul /* where old Intel CPUs keep a real-mode TSS */
@@ -61,11 +62,26 @@ static void kvm_host_close(struct hv_host *host)
         return;
     if (host->owns_fd && host->kvm_fd >= 0)
         close(host->kvm_fd);
+    snapshot_unref(host->empty);
     free(host->cpuid);
     free(host);
 }
 
 HL_DEFINE_CLEANUP(struct hv_host *, kvm_host_close)
+
+/* The machine's own pages and no program. */
+static int empty_guest(struct snapshot **out, struct hl_error *err)
+{
+    _cleanup_(snapshot_draft_fini) struct snapshot_draft draft = SNAPSHOT_DRAFT_INIT;
+    int r = snapshot_draft_init(&draft, HL_ABI_IO_ADDR, 0, err);
+
+    if (r < 0)
+        return r;
+    draft.prot[HL_ABI_HYPERCALL_ADDR / KVM_PAGE] = HV_PROT_READ | HV_PROT_EXEC;
+    draft.regs.rip = KVM_RESTORE_ENTRY;
+    r = kvm_tables_fill(draft.memory, draft.prot, draft.npages, err);
+    return r < 0 ? r : snapshot_draft_seal(out, &draft, err);
+}
 
 static int kvm_host_open(struct hv_host **out, const struct hv_host_config *config,
                          struct hl_error *err)
@@ -83,6 +99,8 @@ static int kvm_host_open(struct hv_host **out, const struct hv_host_config *conf
     r = kvm_check_extensions(host->kvm_fd, err);
     if (r == 0)
         r = kvm_setup_host(host, err);
+    if (r == 0)
+        r = empty_guest(&host->empty, err);
     if (r < 0)
         return r;
     *out = HL_STEAL(host);
@@ -165,35 +183,6 @@ static int create_memory(struct hv_machine *m, struct hl_error *err)
         r = kvm_slot_set(m, true);
     if (r < 0)
         return hl_error_set(err, r, "memory slot: %s", strerror(-r));
-    return 0;
-}
-
-static int kvm_machine_new(struct hv_machine **out, struct hv_host *host, uint64_t slot_size,
-                           struct hl_error *err)
-{
-    _cleanup_(kvm_machine_freep) struct hv_machine *m = NULL;
-    int r;
-
-    *out = NULL;
-    if (slot_size == 0 || slot_size % KVM_LARGE_PAGE || slot_size > KVM_SLOT_MAX)
-        return hl_error_set(err, -EINVAL,
-                            "slot of %llu bytes: kvm takes multiples of 2 MiB to 1 GiB",
-                            (unsigned long long)slot_size);
-    m = calloc(1, sizeof(*m));
-    if (!m)
-        return -ENOMEM;
-    m->host = host;
-    m->vm_fd = m->vcpu_fd = -1;
-    m->slot_size = slot_size;
-    r = create_vm(m, err);
-    if (r == 0)
-        r = create_memory(m, err);
-    if (r == 0)
-        r = create_vcpu(m, err);
-    if (r < 0)
-        return r;
-    hv_kick_init(&m->kick, &m->run->immediate_exit);
-    *out = HL_STEAL(m);
     return 0;
 }
 
@@ -285,6 +274,40 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     return 0;
 }
 
+int kvm_enter(struct hv_machine *m)
+{
+    int r = 0;
+
+    while (r == 0) {
+        if (ioctl(m->vcpu_fd, KVM_RUN, 0) < 0)
+            return -errno;
+        if (m->run->exit_reason != KVM_EXIT_DIRTY_RING_FULL)
+            return 0;
+        r = kvm_ring_take(m, true);
+        if (r == 0)
+            r = kvm_ring_give_back(m);
+    }
+    return r;
+}
+
+/* From rip, which is the restore code's entry, to the `out` that it returns to by way of a stack of
+ * its own. Returns: 0; -EPROTO when it went elsewhere. */
+int kvm_run_restore(struct hv_machine *m)
+{
+    struct kvm_regs *regs = &m->run->s.regs.regs;
+    int r;
+
+    regs->rsp = KVM_RESTORE_PROBE;
+    regs->rflags = KVM_FIXED_RFLAGS; /* a trap flag of the guest's would stop it */
+    m->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    do
+        r = kvm_enter(m);
+    while (r == -EINTR);
+    if (r == 0 && (m->run->exit_reason != KVM_EXIT_IO || m->run->io.port != KVM_PORT_CALL))
+        r = -EPROTO;
+    return r;
+}
+
 /* Off any call's path, so all is put back at once. The slot is made anew, and with it go the
  * translations of this image's tables: the next bind need not compare them. */
 static int kvm_unbind(struct hv_machine *m)
@@ -310,6 +333,51 @@ static int kvm_unbind(struct hv_machine *m)
     m->debug_touched = m->tables_changed = m->restores = false;
     snapshot_unref(snap);
     return r;
+}
+
+/* A vCPU's first entry is dearer than all later ones, so it is made here, ahead of need, in a
+ * guest that holds nothing but the machine's own pages. */
+static int enter_once(struct hv_machine *m, struct hl_error *err)
+{
+    int r = kvm_bind(m, m->host->empty, err);
+
+    if (r < 0)
+        return r;
+    r = kvm_run_restore(m);
+    if (r == 0)
+        r = kvm_unbind(m);
+    return r < 0 ? hl_error_set(err, r, "a machine's first entry: %s", strerror(-r)) : 0;
+}
+
+static int kvm_machine_new(struct hv_machine **out, struct hv_host *host, uint64_t slot_size,
+                           struct hl_error *err)
+{
+    _cleanup_(kvm_machine_freep) struct hv_machine *m = NULL;
+    int r;
+
+    *out = NULL;
+    if (slot_size == 0 || slot_size % KVM_LARGE_PAGE || slot_size > KVM_SLOT_MAX)
+        return hl_error_set(err, -EINVAL,
+                            "slot of %llu bytes: kvm takes multiples of 2 MiB to 1 GiB",
+                            (unsigned long long)slot_size);
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    m->host = host;
+    m->vm_fd = m->vcpu_fd = -1;
+    m->slot_size = slot_size;
+    r = create_vm(m, err);
+    if (r == 0)
+        r = create_memory(m, err);
+    if (r == 0)
+        r = create_vcpu(m, err);
+    if (r == 0)
+        r = enter_once(m, err);
+    if (r < 0)
+        return r;
+    hv_kick_init(&m->kick, &m->run->immediate_exit);
+    *out = HL_STEAL(m);
+    return 0;
 }
 
 static void died(struct hv_machine *m, struct hv_exit *exit)
@@ -404,22 +472,6 @@ static void decode(struct hv_machine *m, struct hv_exit *exit)
         fault(m, exit);
     else
         died(m, exit);
-}
-
-int kvm_enter(struct hv_machine *m)
-{
-    int r = 0;
-
-    while (r == 0) {
-        if (ioctl(m->vcpu_fd, KVM_RUN, 0) < 0)
-            return -errno;
-        if (m->run->exit_reason != KVM_EXIT_DIRTY_RING_FULL)
-            return 0;
-        r = kvm_ring_take(m, true);
-        if (r == 0)
-            r = kvm_ring_give_back(m);
-    }
-    return r;
 }
 
 static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit)

@@ -120,32 +120,16 @@ static int audit_general(struct hv_machine *m, struct hl_error *err)
     return 0;
 }
 
-static int enter(struct hv_machine *m)
-{
-    int r;
-
-    do
-        r = kvm_enter(m);
-    while (r == -EINTR);
-    return r;
-}
-
-/* From rip, which is the restore code's entry, up to the `out` that it returns to. */
+/* The restore code, from rip, which is its entry. */
 static int run_restore(struct hv_machine *m, struct hl_error *err)
 {
-    const struct kvm_run *run = m->run;
-    struct kvm_regs *regs = &m->run->s.regs.regs, want;
-    int r;
+    struct kvm_regs *regs = &m->run->s.regs.regs, want = *regs;
+    int r = kvm_run_restore(m);
 
-    regs->rsp = KVM_RESTORE_PROBE;
-    regs->rflags = KVM_FIXED_RFLAGS; /* a trap flag of the guest's would stop it */
-    want = *regs;
-    m->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
-    r = enter(m);
     if (r < 0)
         return failed(err, "running the restore code", r);
-    if (run->exit_reason != KVM_EXIT_IO || run->io.port != KVM_PORT_CALL)
-        return differs(err, "the way the restore code ends");
+    want.rsp = KVM_RESTORE_PROBE;
+    want.rflags = KVM_FIXED_RFLAGS;
     want.rcx = want.rdx = 0;
     want.rsp += sizeof(uint64_t);
     want.rip = regs->rip; /* before or behind the out, or neither */

@@ -87,6 +87,7 @@ struct hv_host {
     bool has_umip, has_fsgsbase;
     bool restores; /* ring 3 can reset all of xsave_mask by itself */
     struct kvm_cpuid2 *cpuid;
+    struct snapshot *empty; /* a guest without a program */
 };
 
 /* Pages in a row that are restored in the same way. */
@@ -159,6 +160,7 @@ static inline int kvm_ioctl(int fd, unsigned long request, const void *arg)
 
 /* kvm.c */
 int kvm_enter(struct hv_machine *m); /* Returns: 0 when the guest left; -EINTR, or another errno */
+int kvm_run_restore(struct hv_machine *m);
 
 /* kvm_setup.c */
 int kvm_setup_host(struct hv_host *host, struct hl_error *err);

@@ -8,9 +8,9 @@
  * The hot set is kept as spans, ready to copy; they are made anew only when it has grown, by way of
  * a map of the map, so that nothing here walks the whole of a large guest. A page that is zero in
  * the snapshot is cleared, without reading the memfd's holes. Pages in a row are one copy. To copy
- * the clean pages between them too, or all of a range that is mostly dirty, does not pay: with every
- * other page dirty the whole takes as long (zeros, more of them than the cache holds) up to 1.8
- * times as long (data), and it makes pages private that nobody wrote.
+ * the clean pages between them too, or all of a range that is mostly dirty, does not pay: with
+ * every other page dirty the whole takes as long (zeros, more of them than the cache holds) up
+ * to 1.8 times as long (data), and it makes pages private that nobody wrote.
  *
  * Two ways out of a hot set that has grown too large, both by protecting its pages again. A
  * *refresh*, once in REFRESH_RESETS, forgets pages that later calls may not write again; so it does
