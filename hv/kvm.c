@@ -242,6 +242,7 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     bool drop =
         m->tables_changed ||
         (old && old != snap && !kvm_tables_same(snapshot_memory(old), snapshot_memory(snap)));
+    bool clean = !old && !m->tables_changed; /* a shell, not one that a failed bind has left */
     int r = check_snapshot(m, snap, err);
 
     if (r < 0)
@@ -249,7 +250,7 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     m->tables_changed = true; /* until all of this has succeeded */
     m->mem_size = snapshot_size(snap);
     m->io_size = snapshot_io_size(snap);
-    r = kvm_memory_map(m, snap, err);
+    r = kvm_memory_map(m, snap, clean, err);
     if (r < 0)
         return r;
     m->snap = snapshot_ref(snap);
@@ -313,10 +314,12 @@ int kvm_run_restore(struct hv_machine *m)
 static int kvm_unbind(struct hv_machine *m)
 {
     struct snapshot *snap = HL_STEAL(m->snap);
-    int r = kvm_memory_clear(m);
+    int r = kvm_slot_set(m, false);
 
     if (r == 0)
-        r = kvm_slot_drop_shadow(m);
+        r = kvm_memory_clear(m);
+    if (r == 0)
+        r = kvm_slot_set(m, true);
     if (r == 0)
         r = kvm_reset_forget(m);
     if (r == 0)

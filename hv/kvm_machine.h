@@ -181,7 +181,7 @@ bool kvm_tables_same(const uint8_t *a, const uint8_t *b);
 int kvm_slot_set(struct hv_machine *m, bool present);
 int kvm_slot_drop_shadow(struct hv_machine *m);
 int kvm_memory_clear(struct hv_machine *m);
-int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, struct hl_error *err);
+int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, bool clean, struct hl_error *err);
 int kvm_mem_read(struct hv_machine *m, hl_gpa addr, void *buf, size_t len);
 int kvm_mem_write(struct hv_machine *m, hl_gpa addr, const void *buf, size_t len);
 uint8_t *kvm_io_window(struct hv_machine *m);

@@ -73,9 +73,11 @@ int kvm_memory_clear(struct hv_machine *m)
                : 0;
 }
 
-int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, struct hl_error *err)
+/* clean: all of the slot is zero. To map over a large slot costs KVM a look at each of its pages.
+ */
+int kvm_memory_map(struct hv_machine *m, struct snapshot *snap, bool clean, struct hl_error *err)
 {
-    int r = kvm_memory_clear(m);
+    int r = clean ? 0 : kvm_memory_clear(m);
 
     if (r < 0)
         return hl_error_set(err, r, "mapping %llu bytes of guest memory: %s",
