@@ -85,6 +85,6 @@ void configuration_init(struct configuration *config)
     config->maxima.min_instances = 64;
     config->maxima.max_instances = 256;
     config->maxima.max_queue = 4096;
-    config->maxima.io_size = 4 * MIB;
+    config->maxima.io_size = 64 * MIB;
     config->max_image_size = 64 * MIB;
 }

@@ -221,7 +221,7 @@ static int reset_memory(struct hv_machine *m, unsigned int skip, uint64_t *pages
     if (m->hot_grown)
         spans_make(m);
     m->resets++;
-    if (m->hot_count + m->retained > m->hot_limit && skip == 0) {
+    if (m->hot_count + m->retained + m->host_count > m->hot_limit && skip == 0) {
         *pages = m->hot_count + m->host_count;
         return shrink(m);
     }

@@ -99,12 +99,12 @@ static void keep_log(void *opaque, int level, const char *text, size_t len)
     snprintf(p->log + used, sizeof(p->log) - used, "%d %.*s\n", level, (int)len, text);
 }
 
-int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
-                struct hl_error *err)
+static int build(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size,
+                 unsigned int ms, struct hl_error *err)
 {
     struct snapshot_options options = {
         .memory_size = memory_size,
-        .io_size = HL_ABI_IO_SIZE,
+        .io_size = io_size,
         .deadline_ns = hv_now_ns() + ms * 1000000ull,
         .name = file,
         .log = keep_log,
@@ -119,11 +119,22 @@ int program_try(struct program *p, const char *file, uint64_t memory_size, unsig
     return rc < 0 ? rc : snapshot_build(&p->snap, program_hv, host, p->img, &options, err);
 }
 
-void program_load(struct program *p, const char *file)
+int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
+                struct hl_error *err)
+{
+    return build(p, file, memory_size, HL_ABI_IO_SIZE, ms, err);
+}
+
+void program_load_sized(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size)
 {
     struct hl_error err = HL_ERROR_INIT;
 
-    ck_assert_msg(program_try(p, file, MEMORY_SIZE, 10000, &err) == 0, "%s: %s", file, err.text);
+    ck_assert_msg(build(p, file, memory_size, io_size, 10000, &err) == 0, "%s: %s", file, err.text);
+}
+
+void program_load(struct program *p, const char *file)
+{
+    program_load_sized(p, file, MEMORY_SIZE, HL_ABI_IO_SIZE);
 }
 
 void program_free(struct program *p)

@@ -50,6 +50,8 @@ extern const struct hv_backend *program_hv;
 int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
                 struct hl_error *err);
 void program_load(struct program *p, const char *file); /* 64 MiB, audited, must work */
+void program_load_sized(struct program *p, const char *file, uint64_t memory_size,
+                        uint64_t io_size); /* likewise */
 void program_free(struct program *p);
 
 struct outcome program_call(struct program *p, const char *function, unsigned int ms,

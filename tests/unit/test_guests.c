@@ -59,6 +59,30 @@ START_TEST(echo_gives_back_what_it_got)
 }
 END_TEST
 
+/* The largest window there is, filled, and what small calls find in it afterwards. */
+START_TEST(echo_fills_the_largest_window)
+{
+    size_t most = HL_ABI_IO_SIZE_MAX - HL_ABI_RESULT_ROOM - sizeof(struct hl_abi_call) -
+                  sizeof(struct hl_abi_value);
+    uint8_t *data = noise(most + 1);
+    struct program p;
+    struct outcome o;
+
+    program_load_sized(&p, "tests/guests/echo_pie", 2 * (uint64_t)HL_ABI_IO_SIZE_MAX,
+                       HL_ABI_IO_SIZE_MAX);
+    for (int i = 0; i < 2; i++) {
+        expect_bytes(CALL(&p, "echo", BYTES(data, most)), data, most);
+        expect_bytes(CALL(&p, "echo", BYTES("small", 5)), "small", 5);
+        expect_bytes(CALL(&p, "echo", BYTES(data, 5u << 20)), data, 5u << 20);
+    }
+    o = CALL(&p, "echo", BYTES(data, most + 1));
+    ck_assert_int_eq(o.refused, -EMSGSIZE);
+    ck_assert_uint_eq(p.reset == 0 ? p.made : 1, 1);
+    program_free(&p);
+    free(data);
+}
+END_TEST
+
 START_TEST(echo_needs_one_exit_a_call)
 {
     struct program p;
@@ -356,6 +380,7 @@ static void add_case(Suite *suite, const char *backend, void (*open)(void))
     tcase_add_checked_fixture(tc, open, programs_close);
     tcase_add_loop_test(tc, echo_gives_back_what_it_got, 0, (int)ECHO_PROGRAMS);
     tcase_add_loop_test(tc, echo_needs_one_exit_a_call, 0, (int)ECHO_PROGRAMS);
+    tcase_add_test(tc, echo_fills_the_largest_window);
     tcase_add_test(tc, adder_knows_every_type);
     tcase_add_test(tc, adder_refuses_wrong_arguments);
     tcase_add_test(tc, gunzip_unpacks_a_real_file);

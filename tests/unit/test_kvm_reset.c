@@ -375,6 +375,14 @@ START_TEST(test_growth)
     ck_assert_uint_eq(call_writing(m, 5), 6); /* and the hot set is small again */
     test_expect_audit(m, NULL);
 
+    /* What the host wrote is given back likewise. */
+    for (uint64_t page = 0; page < 3000; page++)
+        ck_assert_int_eq(hv.mem_write(m, GUEST_DATA + page * HL_ABI_PAGE_SIZE, "x", 1), 0);
+    ck_assert_uint_gt(resident(m), 3000);
+    ck_assert_uint_ge(call_writing(m, 5), 3000);
+    test_expect_audit(m, NULL);
+    ck_assert_uint_lt(resident(m), 100);
+
     /* Calls that always write that much: kept in the end. */
     for (int i = 0; i < 6; i++)
         ck_assert_uint_eq(call_writing(m, 3000), 3001);
