@@ -209,7 +209,8 @@ static void take_registers(struct hv_machine *m, const struct hv_regs *regs)
         .rflags = (regs->rflags & KVM_USER_RFLAGS) | KVM_FIXED_RFLAGS,
     };
     /* A guest that waits behind a hypercall goes by way of the code that resets its vectors. */
-    m->restores = m->host->restores && regs->rip == KVM_HYPERCALL_RET;
+    m->restores = m->host->restores && regs->rip == KVM_HYPERCALL_RET &&
+                  kvm_tables_restore(snapshot_memory(m->snap));
     if (m->restores)
         m->ready_regs.rip = KVM_RESTORE_ENTRY;
     m->ready_sregs = m->base_sregs;
@@ -286,7 +287,7 @@ int kvm_enter(struct hv_machine *m)
             return 0;
         r = kvm_ring_take(m, true);
         if (r == 0)
-            r = kvm_ring_give_back(m);
+            r = m->ring_taken > 0 ? kvm_ring_give_back(m) : -EPROTO;
     }
     return r;
 }

@@ -175,6 +175,7 @@ int kvm_read_msrs(struct hv_machine *m, struct kvm_msr_set *msrs);
 /* kvm_tables.c */
 int kvm_tables_fill(uint8_t *low, const uint8_t *prot, size_t npages, struct hl_error *err);
 int kvm_tables_protect(uint8_t *low, uint64_t first, uint64_t count, enum hv_prot prot);
+bool kvm_tables_restore(const uint8_t *memory);
 bool kvm_tables_same(const uint8_t *a, const uint8_t *b);
 
 /* kvm_memory.c */

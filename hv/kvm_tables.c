@@ -160,15 +160,15 @@ static void fill_stub(uint8_t *low)
     memset(low + KVM_STACK_ADDR, 0, KVM_PAGE);
 }
 
-static void fill_hypercall_page(uint8_t *low)
+static void fill_hypercall_page(uint8_t *page)
 {
-    uint8_t *page = low + HL_ABI_HYPERCALL_ADDR;
+    const uint64_t out = KVM_HYPERCALL_OUT;
 
     memset(page, 0xcc, KVM_PAGE);
     memcpy(page, hypercall_code, sizeof(hypercall_code));
     memcpy(page + (KVM_SYSCALL_ENTRY - HL_ABI_HYPERCALL_ADDR), syscall_code, sizeof(syscall_code));
     memcpy(page + (KVM_RESTORE_ENTRY - HL_ABI_HYPERCALL_ADDR), restore_code, sizeof(restore_code));
-    store(low, KVM_RESTORE_PROBE, KVM_HYPERCALL_OUT);
+    memcpy(page + (KVM_RESTORE_PROBE - HL_ABI_HYPERCALL_ADDR), &out, sizeof(out));
     memset(page + (KVM_RESTORE_AREA - HL_ABI_HYPERCALL_ADDR), 0, KVM_XSAVE_LEGACY);
     kvm_vectors_fill(page + (KVM_RESTORE_AREA - HL_ABI_HYPERCALL_ADDR));
 }
@@ -232,7 +232,7 @@ int kvm_tables_fill(uint8_t *low, const uint8_t *prot, size_t npages, struct hl_
     map_own_page(low, KVM_STACK_ADDR, PTE_WRITE | PTE_NX);
     fill_descriptors(low);
     fill_stub(low);
-    fill_hypercall_page(low);
+    fill_hypercall_page(low + HL_ABI_HYPERCALL_ADDR);
     return 0;
 }
 
@@ -282,6 +282,15 @@ int kvm_tables_protect(uint8_t *low, uint64_t first, uint64_t count, enum hv_pro
         store(low, (e & PTE_ADDR) + page % PAGES_PER_TABLE * 8, leaf(page, prot));
     }
     return 0;
+}
+
+/* Whether memory has the restore code where it belongs, byte for byte. */
+bool kvm_tables_restore(const uint8_t *memory)
+{
+    uint8_t page[KVM_PAGE];
+
+    fill_hypercall_page(page);
+    return memcmp(page, memory + HL_ABI_HYPERCALL_ADDR, sizeof(page)) == 0;
 }
 
 /* Whether two snapshots' memories have the same tables, so that what the kernel built from one

@@ -71,6 +71,8 @@ struct snapshot *test_snapshot(const uint8_t *code, const uint8_t *end,
     }
     ck_assert_msg(hv.populate(test_host, draft.memory, draft.prot, draft.npages, &err) == 0, "%s",
                   err.text);
+    if (options->no_restore)
+        memset(draft.memory + KVM_RESTORE_ENTRY, 0xcc, 64);
     if (options->no_idt)
         memset(draft.memory + KVM_IDT_ADDR, 0, HL_ABI_PAGE_SIZE);
     ck_assert_msg(snapshot_draft_seal(&snap, &draft, &err) == 0, "%s", err.text);

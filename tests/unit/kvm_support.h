@@ -38,6 +38,7 @@ struct guest_options {
     uint64_t scatter;       /* number of lone read-only pages among the data */
     struct hv_regs regs;    /* rip and rsp are filled in when 0 */
     bool no_idt;            /* damages the machine: its first fault is its end */
+    bool no_restore;        /* its hypercall page lacks the restore code */
     bool boot;              /* starts at GUEST_CODE, not by the return of a hypercall */
 };
 
