@@ -51,7 +51,8 @@ tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
 KVM_TESTS = \
 	tests/unit/test_kvm_bind \
 	tests/unit/test_kvm_exits \
-	tests/unit/test_kvm_reset
+	tests/unit/test_kvm_reset \
+	tests/unit/test_kvm_vectors
 check_PROGRAMS += $(KVM_TESTS)
 TESTS += $(KVM_TESTS)
 KVM_SUPPORT = tests/unit/kvm_support.c tests/unit/kvm_support.h
@@ -64,6 +65,9 @@ tests_unit_test_kvm_exits_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_kvm_reset_SOURCES = tests/unit/test_kvm_reset.c $(KVM_SUPPORT)
 tests_unit_test_kvm_reset_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_kvm_reset_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_kvm_vectors_SOURCES = tests/unit/test_kvm_vectors.c $(KVM_SUPPORT)
+tests_unit_test_kvm_vectors_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_kvm_vectors_LDADD = libhv.la $(CHECK_LIBS)
 
 # the backend that tests script
 check_LTLIBRARIES = libhvfake.la
