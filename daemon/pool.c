@@ -268,11 +268,16 @@ void pool_destroy(struct pooled *p)
 
 static void drop_idle(struct pool *pool)
 {
+    struct shard *shard = pool->shard;
+
     while (!list_empty(&pool->idle)) {
         struct pooled *p = LIST_ENTRY(pool->idle.next, struct pooled, link);
 
         pooled_forget(p);
-        pooled_free(pool->shard, p);
+        if (shard->nshells < shard->settings.shells)
+            pooled_retire(shard, p);
+        else
+            pooled_free(shard, p);
     }
 }
 

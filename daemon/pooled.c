@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making and unmaking instances. What is made is charged first; where the charge is refused, idle
- * things of this shard go until it is not: shells before instances, the longest unused before
- * others. Creating a VM takes milliseconds, so some shells stand ready, made by the thread pool.
+ * Making and unmaking instances. What is made is charged first. Where the charge is refused, idle
+ * instances of this shard go until it is not, the longest unused first; their machines are not
+ * destroyed for that: unbound, a machine is a shell, and a shell becomes an instance of any image
+ * of its size in a fraction of the time that a new machine takes. So as many images as there are
+ * share the machines that the budget allows. Creating one takes about a millisecond, so some shells
+ * stand ready, made by the thread pool.
  */
 #include "config.h"
 
@@ -55,34 +58,98 @@ void pooled_free(struct shard *shard, struct pooled *p)
     program_unref(program);
 }
 
-bool pooled_evict(struct shard *shard, const struct pool *spare)
+static uint64_t class_of(const struct program *program)
 {
-    LIST_FOREACH(l, &shard->shells)
-    {
-        shell_discard(shard, LIST_ENTRY(l, struct ready_shell, link));
-        return true;
+    return shell_class(snapshot_size(program->snap));
+}
+
+void pooled_retire(struct shard *shard, struct pooled *p)
+{
+    struct ready_shell *ready = shard->stopping ? NULL : calloc(1, sizeof(*ready));
+    struct shell *shell = ready ? instance_unbind(p->inst) : NULL;
+
+    if (ready)
+        p->inst = NULL; /* unbound or freed */
+    if (shell) {
+        ready->shell = shell;
+        ready->size = class_of(p->program);
+        ready->vm = p->vm;
+        p->vm = (struct charge){0};
+        list_push_front(&shard->shells, &ready->link);
+        shard->nshells++;
+        stats_add(&shard->stats, STAT_INSTANCES_UNBOUND, 1);
+    } else {
+        free(ready);
     }
+    pooled_free(shard, p);
+}
+
+/* The longest unused idle instance, but none of spare, none that calls wait for, and of machine
+ * size `class` unless that is 0. */
+static struct pooled *oldest_idle(struct shard *shard, const struct pool *spare, uint64_t class)
+{
     LIST_FOREACH(l, &shard->idle_instances)
     {
         struct pooled *p = LIST_ENTRY(l, struct pooled, lru_link);
 
-        if (p->pool == spare || !list_empty(&p->pool->waiting))
-            continue;
-        pooled_forget(p);
-        pooled_free(shard, p);
-        return true;
+        if (p->pool != spare && list_empty(&p->pool->waiting) &&
+            (class == 0 || class_of(p->program) == class))
+            return p;
     }
-    return false;
+    return NULL;
 }
 
-static bool charge_evicting(struct pool *pool, struct charge *charge, enum budget_kind kind,
-                            uint64_t amount)
+static bool retire_oldest(struct shard *shard, const struct pool *spare, uint64_t class)
+{
+    struct pooled *p = oldest_idle(shard, spare, class);
+
+    if (!p)
+        return false;
+    pooled_forget(p);
+    pooled_retire(shard, p);
+    return true;
+}
+
+static bool discard_a_shell(struct shard *shard)
+{
+    if (list_empty(&shard->shells))
+        return false;
+    shell_discard(shard, LIST_ENTRY(shard->shells.prev, struct ready_shell, link));
+    return true;
+}
+
+bool pooled_evict(struct shard *shard)
+{
+    struct budget *budget = &shard->engine->budget;
+
+    if (budget_used(budget, BUDGET_VMS) < atomic_load(&budget->limit[BUDGET_VMS]))
+        return retire_oldest(shard, NULL, 0);
+    if (list_empty(&shard->shells))
+        (void)retire_oldest(shard, NULL, 0);
+    return discard_a_shell(shard);
+}
+
+static bool charge_memory(struct pool *pool, struct charge *charge)
+{
+    struct shard *shard = pool->shard;
+    uint64_t size = snapshot_size(pool->program->snap);
+
+    while (!charge_set(charge, &shard->engine->budget, BUDGET_GUEST_MEMORY, size)) {
+        if (!retire_oldest(shard, pool, 0))
+            return false;
+    }
+    return true;
+}
+
+/* For a machine of a size that no shell here has: shells of other sizes go. */
+static bool charge_machine(struct pool *pool, struct charge *charge)
 {
     struct shard *shard = pool->shard;
 
-    while (!charge_set(charge, &shard->engine->budget, kind, amount)) {
-        if (!pooled_evict(shard, pool))
+    while (!charge_set(charge, &shard->engine->budget, BUDGET_VMS, 1)) {
+        if (list_empty(&shard->shells) && !retire_oldest(shard, pool, 0))
             return false;
+        (void)discard_a_shell(shard);
     }
     return true;
 }
@@ -99,13 +166,22 @@ static struct ready_shell *find_shell(struct shard *shard, uint64_t size)
     return NULL;
 }
 
+static bool machines_are_short(struct shard *shard)
+{
+    struct budget *budget = &shard->engine->budget;
+
+    return budget_used(budget, BUDGET_VMS) >= atomic_load(&budget->limit[BUDGET_VMS]);
+}
+
 static int take_shell(struct pool *pool, struct pooled *p, struct shell **out, struct hl_error *err)
 {
     struct shard *shard = pool->shard;
-    uint64_t size = shell_class(snapshot_size(pool->program->snap));
+    uint64_t size = class_of(pool->program);
     struct ready_shell *ready = find_shell(shard, size);
 
     shard->shell_size = size;
+    if (!ready && machines_are_short(shard) && retire_oldest(shard, pool, size))
+        ready = find_shell(shard, size);
     if (ready) {
         list_remove(&ready->link);
         shard->nshells--;
@@ -115,7 +191,7 @@ static int take_shell(struct pool *pool, struct pooled *p, struct shell **out, s
         shard_wake(shard); /* to make another */
         return 0;
     }
-    if (!charge_evicting(pool, &p->vm, BUDGET_VMS, 1))
+    if (!charge_machine(pool, &p->vm))
         return -EAGAIN;
     return shell_new(out, shard->engine->hv, shard->engine->host, size, err);
 }
@@ -138,7 +214,7 @@ static int make_instance(struct pool *pool, struct pooled *p, struct hl_error *e
     struct shell *shell = NULL;
     int r;
 
-    if (!charge_evicting(pool, &p->memory, BUDGET_GUEST_MEMORY, snapshot_size(program->snap)))
+    if (!charge_memory(pool, &p->memory))
         return -EAGAIN;
     r = take_shell(pool, p, &shell, err);
     if (r < 0)

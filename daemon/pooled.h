@@ -44,9 +44,13 @@ void pooled_free(struct shard *shard, struct pooled *p);
 void pooled_keep(struct pool *pool, struct pooled *p); /* idle from now on */
 void pooled_forget(struct pooled *p);                  /* idle no longer */
 
-/* Destroys the least useful idle thing of the shard; spare's instances are not touched, nor those
- * that calls wait for. Returns: whether there was one. */
-bool pooled_evict(struct shard *shard, const struct pool *spare);
+/* p, in no list, is of no use here any more: its machine becomes a shell, or is destroyed where it
+ * cannot. Tells shards that wait for what it held. */
+void pooled_retire(struct shard *shard, struct pooled *p);
+
+/* Gives up the least useful idle thing of the shard, for another shard that finds the budget used
+ * up: a machine where those are short, else memory. Returns: whether there was one. */
+bool pooled_evict(struct shard *shard);
 
 /* One more shell on the thread pool, if the settings want more ready. Returns: whether it began. */
 bool pooled_make_shell(struct shard *shard);

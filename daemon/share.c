@@ -116,6 +116,15 @@ static void on_given(struct mail *mail, void *owner)
         return;
     }
     stats_add(&shard->stats, STAT_INSTANCES_MOVED, 1);
+    if (list_empty(&pool->waiting)) {
+        /* Not needed any more. Whoever asked while it was on its way found it nowhere. */
+        struct shard *other = share_wanted_by(shard, &p->program->wanted);
+
+        if (other) {
+            share_hand_over(p, other);
+            return;
+        }
+    }
     pooled_keep(pool, p);
     if (!list_empty(&pool->waiting))
         pool_set_pending(pool);
@@ -151,7 +160,7 @@ static void on_starved(struct mail *mail, void *owner)
     struct note *note = LIST_ENTRY(mail, struct note, mail);
     struct shard *shard = owner;
 
-    if (pooled_evict(shard, NULL))
+    if (pooled_evict(shard))
         share_wake(shard, NULL);
     free(note);
 }

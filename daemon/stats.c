@@ -25,6 +25,7 @@ static const char *const names[] = {
     [STAT_AUDIT_FAILURES] = "audit_failures",
     [STAT_INSTANCES_MADE] = "instances_made",
     [STAT_INSTANCES_DESTROYED] = "instances_destroyed",
+    [STAT_INSTANCES_UNBOUND] = "instances_unbound",
     [STAT_INSTANCES_MOVED] = "instances_moved",
     [STAT_POLLS] = "polls",
     [STAT_POLL_HITS] = "poll_hits",

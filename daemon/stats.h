@@ -33,9 +33,10 @@ enum counter {
     STAT_AUDIT_FAILURES,
     STAT_INSTANCES_MADE,
     STAT_INSTANCES_DESTROYED,
-    STAT_INSTANCES_MOVED, /* from one shard to another */
-    STAT_POLLS,           /* times a shard polled before it slept */
-    STAT_POLL_HITS,       /* … and something came */
+    STAT_INSTANCES_UNBOUND, /* of those destroyed: their machine went on as a shell */
+    STAT_INSTANCES_MOVED,   /* from one shard to another */
+    STAT_POLLS,             /* times a shard polled before it slept */
+    STAT_POLL_HITS,         /* … and something came */
     STAT_BUILDS,
     STAT_BUILD_FAILURES,
     STAT_CONNECTIONS,

@@ -69,6 +69,44 @@ START_TEST(test_least_recently_used)
 }
 END_TEST
 
+/* However many images there are, the machines stay the same. */
+START_TEST(test_machines_go_round)
+{
+    static const enum fake_op op = FAKE_MACHINE_NEW;
+    char name[16];
+    uint64_t made, builds;
+    uint32_t stream = 1;
+    int fd;
+
+    if (_i)
+        settings.memory_budget = 2 * limits.memory;
+    else
+        settings.max_vms = 2;
+    start();
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof(name), "image%d", i);
+        rig_add(&rig, name, &limits);
+    }
+    fd = rig_connect(&rig);
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof(name), "image%d", i);
+        ck_assert_int_eq(call_image(fd, stream += 2, name), 0);
+    }
+    builds = rig_counter(fd, stream += 2, "builds"); /* each on a machine of its own */
+    made = fake_count(op);
+    ck_assert_uint_eq(made, builds + 2);
+    for (int i = 0; i < 32; i++) {
+        snprintf(name, sizeof(name), "image%d", i % 8);
+        ck_assert_int_eq(call_image(fd, stream += 2, name), 0);
+    }
+    ck_assert_uint_eq(fake_count(op), made);
+    ck_assert_uint_ge(rig_counter(fd, stream += 2, "instances_unbound"), 36);
+    ck_assert_int_eq(fake_machines(), 2);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
 /* The second image waits until the first one's call is over. */
 START_TEST(test_budget_waits)
 {
@@ -328,6 +366,7 @@ int main(void)
     tcase_set_timeout(tc, 180);
     tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_least_recently_used);
+    tcase_add_loop_test(tc, test_machines_go_round, 0, 2);
     tcase_add_test(tc, test_budget_waits);
     tcase_add_test(tc, test_replaced_and_minimum);
     tcase_add_test(tc, test_shells);
