@@ -53,3 +53,4 @@ tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c
 tests_fuzz_fuzz_wire_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_wire_LDADD = libproto.la
 tests_fuzz_fuzz_wire_LDFLAGS = $(FUZZ_LINK)
+include tests/bench/bench.mk

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Short requests alone and beside hogs, in windows that alternate, all of it in one run. A hog is a
+ * thread with a connection of its own that has one long call under way whenever hogs are to run; at
+ * the end of a window it cancels that call and waits until it is gone.
+ */
+#include "config.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "tests/bench/load.h"
+
+#define SETTLE_NS (100 * NSEC_PER_MSEC) /* after hogs started or stopped */
+#define MAX_HOGS  64u
+
+struct hog {
+    pthread_t thread;
+    struct hl_client *client;
+    struct kind kind;
+    uint64_t calls, cancelled, errors;
+    bool done;
+};
+
+static struct {
+    atomic_bool run, quit;
+    atomic_uint busy;
+} hogs;
+
+static void hog_done(void *opaque, uint64_t id, int code, const struct hl_result *result,
+                     const struct hl_client_error *err)
+{
+    struct hog *hog = opaque;
+
+    (void)id;
+    (void)result;
+    hog->done = true;
+    if (code == 0)
+        hog->calls++;
+    else if (code < 0 && err->status == HL_STATUS_CANCELLED)
+        hog->cancelled++;
+    else if (hog->errors++ == 0)
+        fprintf(stderr, "hog: %s\n", code < 0 ? err->text : "the function returned an error");
+}
+
+static void hog_call(struct hog *hog)
+{
+    struct hl_client_error err;
+    bool cancelled = false;
+    uint64_t id;
+
+    hog->done = false;
+    if (hl_client_submit(hog->client, &hog->kind.call, hog_done, hog, &id, &err) < 0)
+        bench_die("hog: %s", err.text);
+    while (!hog->done) {
+        struct pollfd pfd = {.fd = hl_client_fd(hog->client),
+                             .events = hl_client_events(hog->client)};
+
+        poll(&pfd, 1, 5);
+        if (!atomic_load(&hogs.run) && !cancelled) {
+            hl_client_cancel(hog->client, id);
+            cancelled = true;
+        }
+        if (hl_client_process(hog->client, &err) < 0)
+            bench_die("hog: %s", err.text);
+    }
+}
+
+static void *hog_main(void *opaque)
+{
+    struct hog *hog = opaque;
+
+    while (!atomic_load(&hogs.quit)) {
+        if (!atomic_load(&hogs.run)) {
+            poll(NULL, 0, 2);
+            continue;
+        }
+        atomic_fetch_add(&hogs.busy, 1);
+        while (atomic_load(&hogs.run))
+            hog_call(hog);
+        atomic_fetch_sub(&hogs.busy, 1);
+    }
+    return NULL;
+}
+
+static void start_hogs(struct load *load, struct hog *all)
+{
+    for (uint64_t i = 0; i < load->hogs; i++) {
+        kind_parse(&all[i].kind, load->hog);
+        all[i].kind.call.timeout_ns = 60 * 1000 * NSEC_PER_MSEC;
+        all[i].client = load_connect(load);
+        if (pthread_create(&all[i].thread, NULL, hog_main, &all[i]) != 0)
+            bench_die("cannot start a thread");
+    }
+}
+
+static void let_hogs(bool run, uint64_t count)
+{
+    atomic_store(&hogs.run, run);
+    while (atomic_load(&hogs.busy) != (run ? count : 0))
+        bench_sleep_until(bench_now() + NSEC_PER_MSEC);
+    bench_sleep_until(bench_now() + SETTLE_NS);
+}
+
+/* The hogs' own calls; stops the threads. */
+static json_t *stop_hogs(const struct load *load, struct hog *all)
+{
+    uint64_t calls = 0, cancelled = 0, errors = 0;
+
+    atomic_store(&hogs.quit, true);
+    for (uint64_t i = 0; i < load->hogs; i++) {
+        pthread_join(all[i].thread, NULL);
+        hl_client_disconnect(all[i].client);
+        kind_fini(&all[i].kind);
+        calls += all[i].calls;
+        cancelled += all[i].cancelled;
+        errors += all[i].errors;
+    }
+    return json_pack("{s:s, s:I, s:I, s:I, s:I}", "kind", load->hog, "clients",
+                     (json_int_t)load->hogs, "calls", (json_int_t)calls, "cancelled",
+                     (json_int_t)cancelled, "errors", (json_int_t)errors);
+}
+
+json_t *load_beside(struct load *load)
+{
+    struct hog all[MAX_HOGS] = {0};
+    struct kind beside[MAX_KINDS];
+    json_t *alone_json = json_array(), *beside_json = json_array(), *hogs_json;
+    struct lanes *lanes = lanes_new(load, load->connections);
+    uint64_t window_ns = load->window_ms * NSEC_PER_MSEC;
+
+    if (!load->hog || load->hogs > MAX_HOGS)
+        bench_die("beside takes --hog and up to %u --hogs", MAX_HOGS);
+    for (unsigned int k = 0; k < load->nkinds; k++)
+        kind_parse(&beside[k], load->kinds[k].spec);
+    start_hogs(load, all);
+    open_run(load, lanes, load->kinds, load->nkinds, window_ns / 2, false, NULL);
+    for (uint64_t r = 0; r < load->rounds; r++) {
+        open_run(load, lanes, load->kinds, load->nkinds, window_ns, true, NULL);
+        let_hogs(true, load->hogs);
+        open_run(load, lanes, beside, load->nkinds, window_ns, true, NULL);
+        let_hogs(false, load->hogs);
+    }
+    hogs_json = stop_hogs(load, all);
+    lanes_free(lanes);
+    for (unsigned int k = 0; k < load->nkinds; k++) {
+        json_array_append_new(alone_json, kind_json(&load->kinds[k]));
+        json_array_append_new(beside_json, kind_json(&beside[k]));
+        kind_fini(&beside[k]);
+    }
+    return json_pack("{s:I, s:o, s:o, s:o}", "rate", (json_int_t)load->rate, "hogs", hogs_json,
+                     "alone", alone_json, "beside", beside_json);
+}

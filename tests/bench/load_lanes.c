@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Many connections at once, from one thread: on each one request is under way, and its callback
+ * starts the next. A window ends at its time; what is under way then is waited for before the next
+ * kind's window begins, and counts for neither rate.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/bench/load.h"
+
+struct lanes {
+    uint64_t count;
+    struct hl_client **clients;
+    struct pollfd *pfds;
+};
+
+struct lanes *lanes_new(const struct load *load, uint64_t connections)
+{
+    struct lanes *lanes = bench_alloc(sizeof(*lanes));
+
+    lanes->count = connections;
+    lanes->clients = bench_alloc(connections * sizeof(*lanes->clients));
+    lanes->pfds = bench_alloc(connections * sizeof(*lanes->pfds));
+    for (uint64_t i = 0; i < connections; i++) {
+        lanes->clients[i] = load_connect(load);
+        lanes->pfds[i].fd = hl_client_fd(lanes->clients[i]);
+    }
+    return lanes;
+}
+
+struct hl_client *lanes_client(struct lanes *lanes, uint64_t i)
+{
+    return lanes->clients[i % lanes->count];
+}
+
+void lanes_free(struct lanes *lanes)
+{
+    for (uint64_t i = 0; i < lanes->count; i++)
+        hl_client_disconnect(lanes->clients[i]);
+    free(lanes->clients);
+    free(lanes->pfds);
+    free(lanes);
+}
+
+static int wait_events(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns)
+{
+    uint64_t now = bench_now(), spin_end = now + spin_ns;
+    int n;
+
+    if (spin_end > until_ns)
+        spin_end = until_ns;
+    do {
+        n = poll(lanes->pfds, lanes->count, 0);
+        now = bench_now();
+    } while (n == 0 && now < spin_end);
+    if (n == 0 && now < until_ns) {
+        uint64_t left = until_ns - now;
+        const struct timespec ts = {
+            .tv_sec = (time_t)(left / 1000000000u),
+            .tv_nsec = (long)(left % 1000000000u),
+        };
+
+        n = ppoll(lanes->pfds, lanes->count, &ts, NULL);
+    }
+    return n;
+}
+
+void lanes_process(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns)
+{
+    struct hl_client_error err;
+    int n;
+
+    for (uint64_t i = 0; i < lanes->count; i++)
+        lanes->pfds[i].events = hl_client_events(lanes->clients[i]);
+    n = wait_events(lanes, until_ns, spin_ns);
+    if (n < 0 && errno != EINTR)
+        bench_die("poll: %s", strerror(errno));
+    for (uint64_t i = 0; n > 0 && i < lanes->count; i++) {
+        if (lanes->pfds[i].revents == 0)
+            continue;
+        n--;
+        if (hl_client_process(lanes->clients[i], &err) < 0)
+            bench_die("%s", err.text);
+    }
+}
+
+/* ---- closed loop ---- */
+
+struct lane {
+    struct window *window;
+    struct hl_client *client;
+    uint64_t start;
+};
+
+struct window {
+    struct kind *kind;
+    uint64_t end, running, in_time;
+    bool keep;
+    struct lane *lanes;
+};
+
+static void start(struct lane *lane);
+
+static void done(void *opaque, uint64_t id, int code, const struct hl_result *result,
+                 const struct hl_client_error *err)
+{
+    struct lane *lane = opaque;
+    struct window *window = lane->window;
+    uint64_t now = bench_now();
+
+    (void)id;
+    window->running--;
+    if (window->keep)
+        kind_note(window->kind, now - lane->start, code, result, err);
+    if (now >= window->end)
+        return;
+    if (code == 0)
+        window->in_time++;
+    start(lane);
+}
+
+static void start(struct lane *lane)
+{
+    struct hl_client_error err;
+
+    lane->start = bench_now();
+    lane->window->running++;
+    if (kind_submit(lane->window->kind, lane->client, done, lane, &err) < 0)
+        bench_die("%s: %s", lane->window->kind->spec, err.text);
+}
+
+static void run_window(const struct load *load, struct lanes *lanes, struct lane *lane,
+                       struct kind *kind, bool keep)
+{
+    uint64_t begin = bench_now(), own = bench_own_cpu(), server = bench_cpu_of(load->watch);
+    struct window window = {
+        .kind = kind,
+        .end = begin + load->window_ms * NSEC_PER_MSEC,
+        .keep = keep,
+        .lanes = lane,
+    };
+
+    for (uint64_t i = 0; i < lanes->count; i++) {
+        lane[i] = (struct lane){.window = &window, .client = lanes->clients[i]};
+        start(&lane[i]);
+    }
+    while (window.running > 0)
+        lanes_process(lanes, UINT64_MAX, load->spin_us * 1000);
+    if (!keep)
+        return;
+    kind->own_cpu += bench_own_cpu() - own;
+    kind->server_cpu += bench_cpu_of(load->watch) - server;
+    kind->ns += bench_now() - begin;
+    samples_add(&kind->windows, window.in_time * 1000 / load->window_ms);
+}
+
+json_t *load_closed(struct load *load)
+{
+    struct lanes *lanes = lanes_new(load, load->connections);
+    struct lane *lane = bench_alloc(lanes->count * sizeof(*lane));
+    json_t *kinds = json_array(), *ratios = json_array();
+
+    for (uint64_t r = 0; r <= load->rounds; r++) {
+        for (unsigned int k = 0; k < load->nkinds; k++)
+            run_window(load, lanes, lane, &load->kinds[k], r > 0); /* the first is to warm up */
+        if (r > 0 && load->nkinds == 2) {
+            const struct samples *a = &load->kinds[0].windows, *b = &load->kinds[1].windows;
+            uint64_t first = a->ns[a->count - 1], second = b->ns[b->count - 1];
+
+            json_array_append_new(ratios,
+                                  json_real(first > 0 ? (double)second / (double)first : 0));
+        }
+    }
+    for (unsigned int k = 0; k < load->nkinds; k++)
+        json_array_append_new(kinds, kind_json(&load->kinds[k]));
+    free(lane);
+    lanes_free(lanes);
+    return json_pack("{s:I, s:o, s:o}", "connections", (json_int_t)load->connections, "kinds",
+                     kinds, "second_over_first", ratios);
+}
