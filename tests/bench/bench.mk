@@ -10,7 +10,8 @@ EXTRA_DIST += \
 	tests/bench/plots.py \
 	tests/bench/report.py \
 	tests/bench/run.py \
-	tests/bench/targets.py
+	tests/bench/targets.py \
+	tests/bench/work.py
 
 noinst_LTLIBRARIES += libbench.la
 libbench_la_SOURCES = tests/bench/support.c tests/bench/support.h
@@ -50,7 +51,7 @@ endif
 
 # The rivals' programs and the guest: built as their users would build them, without our flags.
 BENCH_OTHERS = tests/bench/guest tests/bench/job_dynamic tests/bench/job_static
-noinst_DATA += $(BENCH_OTHERS)
+noinst_DATA += $(BENCH_OTHERS) tests/guests/bare
 CLEANFILES += $(BENCH_OTHERS)
 tests/bench/guest: tests/bench/guest.c $(GUEST_PROGRAM_DEPENDS)
 	@$(MKDIR_P) $(@D)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The targets: each a ratio of two figures of this run, with what it is made of."""
+
+import statistics
+
+from cases import kinds
+
+MIB, GIB = 1 << 20, 1 << 30
+NO_ALLOCATIONS = 0.001  # a call in a thousand may be the one that tidies up
+
+
+class Unmeasured(Exception):
+    """A target whose case gave no figure; the text says why."""
+
+
+def case(results, name, *path):
+    found = results["cases"].get(name, {"failed": "not asked for"})
+    for key in ("", *path):
+        if key:
+            found = found.get(key, {"failed": f"{name} has no {key}"})
+        if isinstance(found, dict) and "failed" in found:
+            raise Unmeasured(found["failed"])
+    return found
+
+
+def p50(samples, what):
+    if samples.get("n", 0) == 0:
+        raise Unmeasured(f"no samples of {what}")
+    return samples["p50"]
+
+
+def warm_echo_of(run, figure="p50"):
+    """A run's call, echo and entry."""
+    entry = run["entry"]
+    if entry.get("skipped"):
+        raise Unmeasured(entry["skipped"])
+    return [run[name]["latency"][figure] for name in ("call", "ping", "entry")]
+
+
+def warm_echo(results):
+    rows = case(results, "latency")
+    plain, polling = [next(row for row in rows if row["bytes"] == 64 and
+                           bool(row["spin_us"]) == spin) for spin in (False, True)]
+
+    def ratio(run, figure="p50"):
+        call, ping, entry = warm_echo_of(run, figure)
+        return call / (ping + entry)
+    run = sorted(plain["runs"], key=ratio)[len(plain["runs"]) // 2]
+    call, ping, entry = warm_echo_of(run)
+    note = (f"of least times {ratio(run, 'min'):.2f}; with a client that polls for "
+            f"{polling['spin_us']} us {statistics.median(map(ratio, polling['runs'])):.2f}")
+    return ratio(run), [("call p50", call, "ns"), ("echo p50", ping, "ns"),
+                        ("bare entry p50", entry, "ns")], note
+
+
+def calls_per_second(results):
+    rows = case(results, "closed")["rows"]
+    row = max(rows, key=lambda row: row["connections"])
+    found = kinds(row)
+    call, ping = found["call"], found["ping"]
+    parts = [("calls/s", call["per_second"]["p50"], ""), ("echoes/s", ping["per_second"]["p50"], "")]
+    note = ""
+    latency = case(results, "latency")[0]["runs"][0]
+    if not latency["entry"].get("skipped"):
+        entry = latency["entry"]["latency"]["p50"]
+        floor = ping["own_cpu_ns_each"] + ping["server_cpu_ns_each"]
+        spent = call["own_cpu_ns_each"] + call["server_cpu_ns_each"]
+        note = (f"CPU time of client and worker: {floor / 1e3:.1f} us an echo, {spent / 1e3:.1f} us "
+                f"a call; an echo and a bare entry of {entry / 1e3:.1f} us together allow "
+                f"{floor / (floor + entry):.2f} when CPUs are what there is too little of")
+    return statistics.median(row["second_over_first"]), parts, note
+
+
+def hv_cases(results, name):
+    return [entry for entry in case(results, "hypervisor")["cases"] if entry["name"] == name]
+
+
+def reset_10_pages(results):
+    entry = hv_cases(results, "entry")
+    resets = [found for found in hv_cases(results, "reset") if found["dirty_pages"] == 10]
+    if not entry or not resets:
+        raise Unmeasured("bench_hv gave no reset of 10 pages, or no entry")
+    # The size nearest to the default of 64 MiB.
+    reset = min(resets, key=lambda found: abs(found["memory"] - 64 * MIB))
+    return (reset["p50_ns"] / entry[0]["p50_ns"],
+            [("reset p50", reset["p50_ns"], "ns"), ("bare entry p50", entry[0]["p50_ns"], "ns")],
+            f"{reset['memory'] // MIB} MiB of guest memory")
+
+
+def reset_guest_size(results):
+    resets = {(found["dirty_pages"], found["memory"]): found for found in hv_cases(results, "reset")}
+    for pages in sorted({key[0] for key in resets}, key=lambda pages: abs(pages - 10)):
+        sizes = sorted(key[1] for key in resets if key[0] == pages)
+        if len(sizes) > 1 and sizes[-1] >= GIB:
+            small, large = [resets[pages, sizes[i]]["p50_ns"] for i in (0, -1)]
+            return (large / small,
+                    [(f"{sizes[-1] // MIB} MiB p50", large, "ns"),
+                     (f"{sizes[0] / MIB:g} MiB p50", small, "ns")], f"{pages} dirty pages")
+    raise Unmeasured("bench_hv gave no reset of a guest of 1 GiB")
+
+
+def first_call(results):
+    found = case(results, "first_call")
+    if found["entry"].get("skipped"):
+        raise Unmeasured(found["entry"]["skipped"])
+    first, entry = p50(found["first"]["latency"], "first calls"), found["entry"]["latency"]["p50"]
+    return (first / entry,
+            [("first call p50", first, "ns"), ("bare entry p50", entry, "ns")],
+            f"in the daemon alone {found['first']['total']['p50'] / entry:.1f}; the caller's second "
+            f"call takes {found['second']['latency']['p50'] / 1e3:.0f} us")
+
+
+def beside(name):
+    def target(results):
+        found = case(results, "hogs", name)
+        alone, loaded = found["alone"], found["beside"]
+        if loaded[0]["errors"] or not loaded[0]["latency"]["n"]:
+            raise Unmeasured(f"short calls failed: {loaded[0].get('first_error')}")
+        call = [side[0]["latency"]["p99"] for side in (loaded, alone)]
+        ping = [side[1]["latency"]["p99"] for side in (loaded, alone)]
+        return call[0] / call[1], [("p99 beside", call[0], "ns"), ("p99 alone", call[1], "ns")], (
+            f"{found['hogs']['clients']} hogs; an echo without a VM at the same time "
+            f"{ping[0] / ping[1]:.2f}")
+    return target
+
+
+def heap_allocations(results):
+    found = case(results, "work", "allocations")
+    worst = max(("one_connection", "eight_connections"),
+                key=lambda name: found[name]["allocations"])
+    return (found[worst]["allocations"],
+            [("allocations", found[worst]["allocations"] * found[worst]["calls"], ""),
+             ("calls", found[worst]["calls"], "")], worst.replace("_", " "))
+
+
+def gunzip(results):
+    ways = case(results, "rivals", "gunzip")["ways"]
+    ours, floor = p50(ways["hld"], "hld"), p50(ways["in_process"], "in-process")
+    return ours / floor, [("hld p50", ours, "ns"), ("in-process p50", floor, "ns")], (
+        f"of least times {ways['hld']['min'] / ways['in_process']['min']:.2f}; "
+        f"{ways['hld_in_the_guest']['p50'] / floor:.2f} in the guest alone")
+
+
+# Name, what it is, function, limit, whether the limit is the most or the least.
+TARGETS = (
+    ("warm_echo", "warm echo 64 B p50 / (no-VM echo p50 + bare entry-exit p50), 1 connection",
+     warm_echo, 1.3, "most"),
+    ("calls_per_second", "calls/s with full reset / no-VM echo calls/s, 50 connections",
+     calls_per_second, 0.5, "least"),
+    ("reset_10_pages", "reset at 10 dirty pages / bare entry-exit", reset_10_pages, 0.15, "most"),
+    ("reset_guest_size", "reset, 1 GiB guest / 1 MiB guest, same dirty pages", reset_guest_size, 1.2,
+     "most"),
+    ("first_call", "first call without a warm instance / bare entry-exit", first_call, 10, "most"),
+    ("beside_loops", "short calls' p99 beside 1 s loops / alone", beside("loop"), 3, "most"),
+    ("beside_dirty", "short calls' p99 beside a guest that dirties 64 MiB a call / alone",
+     beside("dirty"), 3, "most"),
+    ("heap_allocations", "heap allocations per warm call", heap_allocations, 0, "most"),
+    ("gunzip", "gunzip of a 1 MiB file through hld / in-process, no isolation", gunzip, 1.25,
+     "most"),
+)
+
+
+def verdict(ratio, limit, bound, backend):
+    if backend != "kvm":
+        return "unjudged"
+    if ratio is None:
+        return "missed"
+    if bound == "least":
+        return "met" if ratio >= limit else "missed"
+    return "met" if ratio <= (limit or NO_ALLOCATIONS) else "missed"
+
+
+def judge(results):
+    judged = []
+    for name, what, function, limit, bound in TARGETS:
+        entry = {"name": name, "what": what, "limit": limit, "bound": bound, "ratio": None}
+        try:
+            ratio, made_of, note = function(results)
+            entry.update(ratio=ratio, note=note,
+                         made_of=[{"what": part, "value": value, "unit": unit}
+                                  for part, value, unit in made_of])
+        except Unmeasured as error:
+            entry["unmeasured"] = str(error)
+        except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:
+            entry["unmeasured"] = f"the case's figures are not whole: {error!r}"
+        entry["verdict"] = verdict(entry["ratio"], limit, bound, results["backend"])
+        judged.append(entry)
+    return judged
+
+
+def line(entry):
+    ratio = "none" if entry["ratio"] is None else f"{entry['ratio']:.3g}"
+    return f"target {entry['name']} ratio {ratio} limit {entry['limit']:g} {entry['verdict']}"
