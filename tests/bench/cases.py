@@ -93,7 +93,8 @@ def hogs(bench, daemon):
                                ("dirty", "call:bench:dirty64m", 1)):
         found[name] = daemon.load("beside", f"{ECHO}64", "ping:64", hog=hog, hogs=clients,
                                   rate=bench.sizes["short_rate"], window=bench.sizes["beside"],
-                                  rounds=bench.sizes["beside_rounds"], connections=1)
+                                  # in turns: the call on one connection, the echo on the other
+                                  rounds=bench.sizes["beside_rounds"], connections=2)
     return found
 
 

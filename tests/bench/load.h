@@ -60,6 +60,8 @@ int kind_submit(struct kind *kind, struct hl_client *client, hl_done_cb cb, void
 /* Notes how one ended. */
 void kind_note(struct kind *kind, uint64_t ns, int code, const struct hl_result *result,
                const struct hl_client_error *err);
+/* Adds what from measured. */
+void kind_merge(struct kind *kind, const struct kind *from);
 json_t *kind_json(struct kind *kind);
 void kind_fini(struct kind *kind);
 

@@ -123,33 +123,78 @@ static json_t *stop_hogs(const struct load *load, struct hog *all)
                      (json_int_t)cancelled, "errors", (json_int_t)errors);
 }
 
+/* One side: what is measured alone, or what is measured beside hogs. */
+struct side {
+    struct kind kinds[MAX_KINDS];
+    struct samples late;
+    json_t *p99; /* a row a window, a column a kind */
+};
+
+static void side_init(struct side *side, const struct load *load)
+{
+    side->p99 = json_array();
+    for (unsigned int k = 0; k < load->nkinds; k++)
+        kind_parse(&side->kinds[k], load->kinds[k].spec);
+}
+
+static json_t *side_json(struct side *side, unsigned int nkinds)
+{
+    json_t *kinds = json_array(), *object;
+
+    for (unsigned int k = 0; k < nkinds; k++) {
+        json_array_append_new(kinds, kind_json(&side->kinds[k]));
+        kind_fini(&side->kinds[k]);
+    }
+    object = json_pack("{s:o, s:o, s:o}", "kinds", kinds, "windows_p99", side->p99, "late",
+                       samples_json(&side->late));
+    samples_fini(&side->late);
+    return object;
+}
+
+/* A window's samples are looked at by themselves and then join the side's. */
+static void side_window(struct side *side, const struct load *load, struct lanes *lanes)
+{
+    struct kind window[MAX_KINDS];
+    json_t *row = json_array();
+
+    for (unsigned int k = 0; k < load->nkinds; k++)
+        kind_parse(&window[k], load->kinds[k].spec);
+    open_run(load, lanes, window, load->nkinds, load->window_ms * NSEC_PER_MSEC, true, &side->late);
+    for (unsigned int k = 0; k < load->nkinds; k++) {
+        json_t *latency = samples_json(&window[k].latency);
+        json_t *p99 = json_object_get(latency, "p99");
+
+        json_array_append_new(row, json_integer(json_integer_value(p99)));
+        json_decref(latency);
+        kind_merge(&side->kinds[k], &window[k]);
+        kind_fini(&window[k]);
+    }
+    json_array_append_new(side->p99, row);
+}
+
 json_t *load_beside(struct load *load)
 {
     struct hog all[MAX_HOGS] = {0};
-    struct kind beside[MAX_KINDS];
-    json_t *alone_json = json_array(), *beside_json = json_array(), *hogs_json;
+    struct side alone = {0}, beside = {0};
     struct lanes *lanes = lanes_new(load, load->connections);
-    uint64_t window_ns = load->window_ms * NSEC_PER_MSEC;
+    json_t *hogs_json;
 
     if (!load->hog || load->hogs > MAX_HOGS)
         bench_die("beside takes --hog and up to %u --hogs", MAX_HOGS);
-    for (unsigned int k = 0; k < load->nkinds; k++)
-        kind_parse(&beside[k], load->kinds[k].spec);
+    side_init(&alone, load);
+    side_init(&beside, load);
     start_hogs(load, all);
-    open_run(load, lanes, load->kinds, load->nkinds, window_ns / 2, false, NULL);
+    open_run(load, lanes, load->kinds, load->nkinds, load->window_ms * NSEC_PER_MSEC / 2, false,
+             NULL);
     for (uint64_t r = 0; r < load->rounds; r++) {
-        open_run(load, lanes, load->kinds, load->nkinds, window_ns, true, NULL);
+        side_window(&alone, load, lanes);
         let_hogs(true, load->hogs);
-        open_run(load, lanes, beside, load->nkinds, window_ns, true, NULL);
+        side_window(&beside, load, lanes);
         let_hogs(false, load->hogs);
     }
     hogs_json = stop_hogs(load, all);
     lanes_free(lanes);
-    for (unsigned int k = 0; k < load->nkinds; k++) {
-        json_array_append_new(alone_json, kind_json(&load->kinds[k]));
-        json_array_append_new(beside_json, kind_json(&beside[k]));
-        kind_fini(&beside[k]);
-    }
     return json_pack("{s:I, s:o, s:o, s:o}", "rate", (json_int_t)load->rate, "hogs", hogs_json,
-                     "alone", alone_json, "beside", beside_json);
+                     "alone", side_json(&alone, load->nkinds), "beside",
+                     side_json(&beside, load->nkinds));
 }

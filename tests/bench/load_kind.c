@@ -177,6 +177,24 @@ int kind_submit(struct kind *kind, struct hl_client *client, hl_done_cb cb, void
     return hl_client_submit(client, &kind->call, cb, opaque, NULL, err);
 }
 
+static void merge(struct samples *samples, const struct samples *from)
+{
+    for (size_t i = 0; i < from->count; i++)
+        samples_add(samples, from->ns[i]);
+}
+
+void kind_merge(struct kind *kind, const struct kind *from)
+{
+    if (kind->errors == 0 && from->errors > 0)
+        snprintf(kind->first_error, sizeof(kind->first_error), "%s", from->first_error);
+    kind->requests += from->requests;
+    kind->errors += from->errors;
+    merge(&kind->latency, &from->latency);
+    merge(&kind->run, &from->run);
+    merge(&kind->queue, &from->queue);
+    merge(&kind->total, &from->total);
+}
+
 json_t *kind_json(struct kind *kind)
 {
     json_t *object = json_pack("{s:s, s:I, s:I, s:o}", "kind", kind->spec, "requests",

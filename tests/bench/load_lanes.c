@@ -159,27 +159,35 @@ static void run_window(const struct load *load, struct lanes *lanes, struct lane
     samples_add(&kind->windows, window.in_time * 1000 / load->window_ms);
 }
 
+/* What the last window of each kind reached, in requests a second. */
+static json_t *last_windows(const struct load *load)
+{
+    json_t *row = json_array();
+
+    for (unsigned int k = 0; k < load->nkinds; k++) {
+        const struct samples *windows = &load->kinds[k].windows;
+
+        json_array_append_new(row, json_integer((json_int_t)windows->ns[windows->count - 1]));
+    }
+    return row;
+}
+
 json_t *load_closed(struct load *load)
 {
     struct lanes *lanes = lanes_new(load, load->connections);
     struct lane *lane = bench_alloc(lanes->count * sizeof(*lane));
-    json_t *kinds = json_array(), *ratios = json_array();
+    json_t *kinds = json_array(), *rounds = json_array();
 
     for (uint64_t r = 0; r <= load->rounds; r++) {
         for (unsigned int k = 0; k < load->nkinds; k++)
             run_window(load, lanes, lane, &load->kinds[k], r > 0); /* the first is to warm up */
-        if (r > 0 && load->nkinds == 2) {
-            const struct samples *a = &load->kinds[0].windows, *b = &load->kinds[1].windows;
-            uint64_t first = a->ns[a->count - 1], second = b->ns[b->count - 1];
-
-            json_array_append_new(ratios,
-                                  json_real(first > 0 ? (double)second / (double)first : 0));
-        }
+        if (r > 0)
+            json_array_append_new(rounds, last_windows(load));
     }
     for (unsigned int k = 0; k < load->nkinds; k++)
         json_array_append_new(kinds, kind_json(&load->kinds[k]));
     free(lane);
     lanes_free(lanes);
     return json_pack("{s:I, s:o, s:o}", "connections", (json_int_t)load->connections, "kinds",
-                     kinds, "second_over_first", ratios);
+                     kinds, "rounds", rounds);
 }

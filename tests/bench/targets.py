@@ -53,22 +53,25 @@ def warm_echo(results):
                         ("bare entry p50", entry, "ns")], note
 
 
+def middle(pairs):
+    """The pair whose ratio, first by second, is the median one."""
+    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+
+
 def calls_per_second(results):
     rows = case(results, "closed")["rows"]
     row = max(rows, key=lambda row: row["connections"])
-    found = kinds(row)
-    call, ping = found["call"], found["ping"]
-    parts = [("calls/s", call["per_second"]["p50"], ""), ("echoes/s", ping["per_second"]["p50"], "")]
+    calls, echoes = middle([(second, first) for first, second in row["rounds"] if first])
     note = ""
     latency = case(results, "latency")[0]["runs"][0]
     if not latency["entry"].get("skipped"):
-        entry = latency["entry"]["latency"]["p50"]
-        floor = ping["own_cpu_ns_each"] + ping["server_cpu_ns_each"]
-        spent = call["own_cpu_ns_each"] + call["server_cpu_ns_each"]
+        entry, found = latency["entry"]["latency"]["p50"], kinds(row)
+        floor, spent = [found[name]["own_cpu_ns_each"] + found[name]["server_cpu_ns_each"]
+                        for name in ("ping", "call")]
         note = (f"CPU time of client and worker: {floor / 1e3:.1f} us an echo, {spent / 1e3:.1f} us "
                 f"a call; an echo and a bare entry of {entry / 1e3:.1f} us together allow "
                 f"{floor / (floor + entry):.2f} when CPUs are what there is too little of")
-    return statistics.median(row["second_over_first"]), parts, note
+    return calls / echoes, [("calls/s", calls, ""), ("echoes/s", echoes, "")], note
 
 
 def hv_cases(results, name):
@@ -114,13 +117,15 @@ def beside(name):
     def target(results):
         found = case(results, "hogs", name)
         alone, loaded = found["alone"], found["beside"]
-        if loaded[0]["errors"] or not loaded[0]["latency"]["n"]:
-            raise Unmeasured(f"short calls failed: {loaded[0].get('first_error')}")
-        call = [side[0]["latency"]["p99"] for side in (loaded, alone)]
-        ping = [side[1]["latency"]["p99"] for side in (loaded, alone)]
+        failed = loaded["kinds"][0]
+        if failed["errors"] or not failed["latency"]["n"]:
+            raise Unmeasured(f"short calls failed: {failed.get('first_error')}")
+        call, echo = [middle([(b[k], a[k]) for b, a in
+                              zip(loaded["windows_p99"], alone["windows_p99"]) if a[k]])
+                      for k in (0, 1)]
         return call[0] / call[1], [("p99 beside", call[0], "ns"), ("p99 alone", call[1], "ns")], (
-            f"{found['hogs']['clients']} hogs; an echo without a VM at the same time "
-            f"{ping[0] / ping[1]:.2f}")
+            f"hogs: {found['hogs']['clients']}; an echo without a VM at the same time "
+            f"{echo[0] / echo[1]:.2f}")
     return target
 
 

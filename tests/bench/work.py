@@ -6,6 +6,7 @@ short one, so that connecting and warming up are in neither. System calls are st
 the machine has no counter of instructions, CPU time stands for them.
 """
 
+import collections
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import time
 
 from daemon import Daemon, Failed
+from machine import read
 
 CALL = "call:bench:echo:bytes=64"
 PING = "ping:64"
@@ -75,26 +77,30 @@ def allocations(bench):
     return found
 
 
-def strace_table(text):
-    """System call → how often, from `strace -c`."""
-    return {name: int(calls) for calls, name in
-            re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", text, re.MULTILINE)
-            if name != "total"}
+def count_calls(log):
+    """System call → how often, from strace's lines; ioctl by what it asks for."""
+    found = collections.Counter()
+    with open(log, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            call = re.match(r"\d+ +(?:ioctl\(\d+, (\w+)|(\w+)\()", line)
+            if call:
+                found[call.group(1) or call.group(2)] += 1
+    return found
 
 
 def trace(bench, daemon, run):
     """The worker's system calls during run()."""
-    log = os.path.join(bench.work, "strace")
-    with open(log, "wb") as out:
-        strace = subprocess.Popen(["strace", "-c", "-f", "-p", str(daemon.worker())],
+    log, said = os.path.join(bench.work, "calls"), os.path.join(bench.work, "strace")
+    with open(said, "wb") as out:
+        strace = subprocess.Popen(["strace", "-f", "-o", log, "-p", str(daemon.worker())],
                                   stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
         end = time.monotonic() + 10
-        while "attached" not in open(log, encoding="utf-8", errors="replace").read():
+        while "attached" not in read(said):
             if strace.poll() is not None or time.monotonic() > end:
-                raise Failed("strace: " +
-                             open(log, encoding="utf-8", errors="replace").read().strip()[-200:])
+                raise Failed(f"strace: {read(said).strip()[-200:]}")
             time.sleep(0.05)
+        time.sleep(0.1)  # all threads
         measured = run()
         strace.send_signal(signal.SIGINT)
         strace.wait(30)
@@ -102,7 +108,7 @@ def trace(bench, daemon, run):
         if strace.poll() is None:
             strace.kill()
             strace.wait()
-    return measured, strace_table(open(log, encoding="utf-8", errors="replace").read())
+    return measured, count_calls(log)
 
 
 def system_calls(bench, daemon):
@@ -111,12 +117,11 @@ def system_calls(bench, daemon):
     count, found = bench.sizes["traced"], {}
     for name, kind in (("call", CALL), ("ping", PING)):
         daemon.load("turns", kind, count=100)
-        runs = [trace(bench, daemon, lambda n=n: daemon.load("turns", kind, warmup=0, count=n))
-                for n in (count, 3 * count)]
-        calls = runs[1][0]["kinds"][0]["requests"] - runs[0][0]["kinds"][0]["requests"]
-        each = {key: (runs[1][1].get(key, 0) - runs[0][1].get(key, 0)) / calls
-                for key in runs[1][1]}
-        found[name] = {"calls": calls, "total": sum(each.values()),
+        few, many = [trace(bench, daemon,
+                           lambda n=n: daemon.load("turns", kind, warmup=0, count=n))[1]
+                     for n in (count, 3 * count)]
+        each = {key: (many[key] - few[key]) / (2 * count) for key in many}
+        found[name] = {"calls": 2 * count, "total": sum(each.values()),
                        "each": {key: value for key, value in
                                 sorted(each.items(), key=lambda item: -item[1]) if value >= 0.005}}
     return found
@@ -166,6 +171,8 @@ def effort(bench, daemon):
         user, system = [(b - a) / count * 1e9 for a, b in zip(before, ticks(pid))]
         found[name] = {"calls": count, "user_ns": user, "system_ns": system,
                        **{key: value / count for key, value in counted.items()}}
+        if "task-clock" in counted:  # in milliseconds
+            found[name]["cpu_ns"] = found[name].pop("task-clock") * 1e6
     found["how"] = ("perf stat" if any("instructions" in key for key in found["call"])
                     else "CPU time from /proc in ticks; this machine counts no instructions for "
                     "perf")
