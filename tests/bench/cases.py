@@ -228,7 +228,8 @@ def hypervisor(bench, _):
     program = bench.program("tests/bench/bench_hv", required=False)
     if not program:
         raise Failed("tests/bench/bench_hv is not built here")
-    return run_json([program, *bench.sizes["hv"]], timeout=1800)
+    return run_json([program, *bench.sizes["hv"], "--guest",
+                     bench.program("guest/examples/echo")], timeout=1800)
 
 
 # Name, function, whether it shares the run's daemon. The order is that of running.
