@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 EXTRA_DIST += \
+	contrib/bench \
 	contrib/install-packages \
 	contrib/packages.txt \
+	contrib/packages-bench.txt \
 	contrib/packages-test.txt \
 	contrib/quickstart \
 	contrib/test

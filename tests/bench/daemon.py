@@ -13,6 +13,10 @@ class Failed(Exception):
     """A case that could not be measured; the text says why."""
 
 
+class Skipped(Failed):
+    """One that this machine or this build has nothing to measure with."""
+
+
 def children(pid):
     found = []
     try:

@@ -17,7 +17,7 @@ set grid xtics ytics linecolor rgb "#dddddd" linewidth 1
 set border 3 linecolor rgb "#555555"
 set tics nomirror
 set key outside right center reverse Left samplen 2 spacing 1.3
-set lmargin 11
+set lmargin 14
 """
 MIB = 1 << 20
 
@@ -114,7 +114,7 @@ def reset_curves(results, output, by, fixed, title, x, settings):
         left, right = series[0][1][0][0], series[0][1][-1][0]
         series.append(("bare entry", [(left, us(entry[0]["p50_ns"])),
                                       (right, us(entry[0]["p50_ns"]))]))
-    of = f", {said // MIB} MiB" if fixed == "memory" and said else (
+    of = f", guest of {said // MIB} MiB" if fixed == "memory" and said else (
         f", {said} dirty pages" if said is not None else "")
     return lines(output, title + of, x, "time, µs", series, log_y(series) + settings)
 

@@ -15,7 +15,7 @@ import datetime
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -28,7 +28,7 @@ import machine
 import plots
 import report
 import targets
-from daemon import Daemon, Failed
+from daemon import Daemon, Failed, Skipped
 
 # How much of everything: calls for a latency's percentiles, windows in milliseconds, and so on.
 SIZES = {
@@ -73,15 +73,28 @@ class Bench:
 
 
 def run_case(bench, name, function, daemon):
+    """Whatever goes wrong in one case, the others are measured and the report is written."""
     begin = time.monotonic()
     try:
         found, outcome = function(bench, daemon), "ok"
-    except (Failed, OSError, subprocess.TimeoutExpired, KeyError, ValueError) as error:
-        found, outcome = {"failed": f"{error}" or repr(error)}, f"FAILED: {error}"
+    except Skipped as error:
+        found, outcome = {"failed": str(error), "skipped": True}, f"skipped: {error}"
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        text = str(error) if isinstance(error, Failed) else repr(error)
+        found, outcome = {"failed": text}, f"FAILED: {text}"
     took = time.monotonic() - begin
     bench.results["cases"][name] = found
     bench.results.setdefault("seconds", {})[name] = round(took, 1)
     print(f"{name:<14} {took:6.1f} s  {outcome}", flush=True)
+
+
+def any_failed(found):
+    """Whether a case or a part of one failed, skipped ones apart."""
+    if not isinstance(found, dict):
+        return False
+    if "failed" in found and "skipped" not in found:
+        return True
+    return any(any_failed(part) for part in found.values())
 
 
 def run_cases(bench, wanted):
@@ -138,6 +151,8 @@ def parse():
 
 def main():
     options = parse()
+    # As an exception, so that daemons are stopped and files removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = tempfile.mkdtemp(prefix="hld-bench-")
     os.chmod(work, 0o755)
     try:
@@ -158,10 +173,8 @@ def main():
     print(f"report: {os.path.join(os.path.abspath(options.output), 'report.md')}")
     for entry in bench.results["targets"]:
         print(targets.line(entry))
-    failed = any("failed" in found for found in bench.results["cases"].values()
-                 if isinstance(found, dict))
     missed = any(entry["verdict"] == "missed" for entry in bench.results["targets"])
-    return 1 if failed or (options.strict and missed) else 0
+    return 1 if any_failed(bench.results["cases"]) or (options.strict and missed) else 0
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def judge(results):
                                   for part, value, unit in made_of])
         except Unmeasured as error:
             entry["unmeasured"] = str(error)
-        except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration, ZeroDivisionError) as error:
             entry["unmeasured"] = f"the case's figures are not whole: {error!r}"
         entry["verdict"] = verdict(entry["ratio"], limit, bound, results["backend"])
         judged.append(entry)

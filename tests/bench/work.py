@@ -15,7 +15,7 @@ import struct
 import subprocess
 import time
 
-from daemon import Daemon, Failed
+from daemon import Daemon, Failed, Skipped
 from machine import read
 
 CALL = "call:bench:echo:bytes=64"
@@ -35,6 +35,8 @@ def part(function, *arguments):
     """Parts fail one by one: not every machine has every tool."""
     try:
         return function(*arguments)
+    except Skipped as error:
+        return {"failed": str(error), "skipped": True}
     except (Failed, OSError) as error:
         return {"failed": str(error)}
 
@@ -51,7 +53,7 @@ def calls_so_far(daemon):
 def allocations(bench):
     built = bench.program("tests/bench/hld_counted", required=False)
     if not built:
-        raise Failed("this build has no hld_counted (sanitizers have an allocator of their own)")
+        raise Skipped("this build has no hld_counted (sanitizers have an allocator of their own)")
     program = shutil.copy(built, os.path.join(bench.work, "hld_counted"))
     count, found = bench.sizes["calls"], {}
     with Daemon(bench, "counted", program) as daemon:
@@ -98,7 +100,7 @@ def trace(bench, daemon, run):
         end = time.monotonic() + 10
         while "attached" not in read(said):
             if strace.poll() is not None or time.monotonic() > end:
-                raise Failed(f"strace: {read(said).strip()[-200:]}")
+                raise Skipped(f"strace: {read(said).strip()[-200:]}")
             time.sleep(0.05)
         time.sleep(0.1)  # all threads
         measured = run()
@@ -113,7 +115,7 @@ def trace(bench, daemon, run):
 
 def system_calls(bench, daemon):
     if not bench.tool("strace"):
-        raise Failed("no strace here")
+        raise Skipped("no strace here")
     count, found = bench.sizes["traced"], {}
     for name, kind in (("call", CALL), ("ping", PING)):
         daemon.load("turns", kind, count=100)
