@@ -125,11 +125,11 @@ static json_t *measure(size_t size)
     json_t *object;
 
     codec_init(&codec, size);
-    while (bench_now() - begin < BATCH_NS) {
+    do {
         one_request(&codec);
         one_response(&codec);
         n++;
-    }
+    } while (bench_now() - begin < BATCH_NS);
     for (uint64_t b = 0; b < BATCHES; b++) {
         begin = bench_now();
         for (uint64_t i = 0; i < n; i++)
