@@ -11,7 +11,7 @@
 #include <x86intrin.h>
 
 #define PAGE  4096u
-#define PAGES (64u << 20) / PAGE
+#define PAGES ((64u << 20) / PAGE)
 
 enum { FAIL_TOO_MANY = 1 };
 
