@@ -191,13 +191,13 @@ def restart(found):
 
 
 def memory(found):
-    lines = [[label, *[size(found[of][key]) for key in ("pss", "kernel")]]
+    lines = [[label, *[size(found[of][key]) for key in ("rss", "pss", "kernel")]]
              for of, label in (("instance", f"idle instance (of {found['turns'][0]['instances']})"),
                                ("image", f"registered image (of {found['turns'][0]['images']})"))]
-    return ("What one more holds: proportional memory of front and worker, and the kernel's (slabs, "
-            "stacks, page tables, per-CPU); median of three daemons. The kernel's is the whole "
-            "machine's, so other work on it shows.\n\n"
-            + table(["", "front and worker", "kernel"], lines))
+    return ("What one more holds: resident (RSS) and proportional (PSS) memory of front and worker, "
+            "and the kernel's (slabs, stacks, page tables, per-CPU); median of three daemons. The "
+            "kernel's is the whole machine's, so other work on it shows.\n\n"
+            + table(["", "RSS", "PSS", "kernel"], lines))
 
 
 def side_rows(name, found):
