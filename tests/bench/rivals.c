@@ -311,6 +311,13 @@ int main(int argc, char **argv)
     json_object_set_new(results, "hld_in_the_guest", samples_json(&rivals[0].guest));
     hl_client_disconnect(bench.client);
     inflateEnd(&bench.stream);
+    free(bench.input);
+    free(bench.expected);
+    free(bench.out);
+    for (size_t k = 0; k < NRIVALS; k++) {
+        samples_fini(&rivals[k].samples);
+        samples_fini(&rivals[k].guest);
+    }
     return bench_print(json_pack("{s:s, s:I, s:I, s:o}", "job", bench.job, "input_bytes",
                                  (json_int_t)bench.input_len, "output_bytes",
                                  (json_int_t)bench.expected_len, "ways", results));
