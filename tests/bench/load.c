@@ -134,6 +134,7 @@ int main(int argc, char **argv)
         .rate = 1000,
         .seconds = 2,
         .gap_ms = 20,
+        .spin_us = SPIN_DEFAULT,
         .hogs = 1,
     };
     int status;

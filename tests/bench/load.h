@@ -14,6 +14,8 @@
 #define MAX_KINDS 8u
 #define KIND_ARGS 4u
 
+#define SPIN_DEFAULT UINT64_MAX
+
 enum kind_type {
     KIND_PING,
     KIND_CALL,
@@ -40,7 +42,8 @@ struct load {
     struct kind kinds[MAX_KINDS];
     unsigned int nkinds;
     /* what the modes' options say; each mode uses some */
-    uint64_t count, warmup, round, connections, window_ms, rounds, rate, seconds, spin_us, gap_ms;
+    uint64_t count, warmup, round, connections, window_ms, rounds, rate, seconds, gap_ms;
+    uint64_t spin_us; /* SPIN_DEFAULT: as libhlclient has it; many connections then never poll */
     uint64_t hogs;
     bool exponential;
     const char *prefix, *program, *hog;
@@ -90,7 +93,7 @@ struct lanes;
 struct lanes *lanes_new(const struct load *load, uint64_t connections);
 struct hl_client *lanes_client(struct lanes *lanes, uint64_t i);
 /* Waits for an event until the time (0: not at all) and delivers what came. */
-void lanes_process(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns);
+void lanes_process(struct lanes *lanes, uint64_t until_ns);
 void lanes_free(struct lanes *lanes);
 
 /* ---- load_open.c ---- */

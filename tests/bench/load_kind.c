@@ -245,6 +245,7 @@ struct hl_client *load_connect(const struct load *load)
     if (hl_client_connect(&client, load->socket, &err) < 0 ||
         hl_client_ping(client, NULL, 0, &err) < 0)
         bench_die("%s", err.text);
-    hl_client_set_spin(client, load->spin_us * 1000);
+    if (load->spin_us != SPIN_DEFAULT)
+        hl_client_set_spin(client, load->spin_us * 1000);
     return client;
 }

@@ -17,6 +17,7 @@ struct lanes {
     uint64_t count;
     struct hl_client **clients;
     struct pollfd *pfds;
+    uint64_t spin_ns;
 };
 
 struct lanes *lanes_new(const struct load *load, uint64_t connections)
@@ -24,6 +25,7 @@ struct lanes *lanes_new(const struct load *load, uint64_t connections)
     struct lanes *lanes = bench_alloc(sizeof(*lanes));
 
     lanes->count = connections;
+    lanes->spin_ns = load->spin_us == SPIN_DEFAULT ? 0 : load->spin_us * 1000;
     lanes->clients = bench_alloc(connections * sizeof(*lanes->clients));
     lanes->pfds = bench_alloc(connections * sizeof(*lanes->pfds));
     for (uint64_t i = 0; i < connections; i++) {
@@ -47,9 +49,9 @@ void lanes_free(struct lanes *lanes)
     free(lanes);
 }
 
-static int wait_events(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns)
+static int wait_events(struct lanes *lanes, uint64_t until_ns)
 {
-    uint64_t now = bench_now(), spin_end = now + spin_ns;
+    uint64_t now = bench_now(), spin_end = now + lanes->spin_ns;
     int n;
 
     if (spin_end > until_ns)
@@ -70,14 +72,14 @@ static int wait_events(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns)
     return n;
 }
 
-void lanes_process(struct lanes *lanes, uint64_t until_ns, uint64_t spin_ns)
+void lanes_process(struct lanes *lanes, uint64_t until_ns)
 {
     struct hl_client_error err;
     int n;
 
     for (uint64_t i = 0; i < lanes->count; i++)
         lanes->pfds[i].events = hl_client_events(lanes->clients[i]);
-    n = wait_events(lanes, until_ns, spin_ns);
+    n = wait_events(lanes, until_ns);
     if (n < 0 && errno != EINTR)
         bench_die("poll: %s", strerror(errno));
     for (uint64_t i = 0; n > 0 && i < lanes->count; i++) {
@@ -150,7 +152,7 @@ static void run_window(const struct load *load, struct lanes *lanes, struct lane
         start(&lane[i]);
     }
     while (window.running > 0)
-        lanes_process(lanes, UINT64_MAX, load->spin_us * 1000);
+        lanes_process(lanes, UINT64_MAX);
     if (!keep)
         return;
     kind->own_cpu += bench_own_cpu() - own;

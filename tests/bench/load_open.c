@@ -94,7 +94,7 @@ void open_run(const struct load *load, struct lanes *lanes, struct kind *kinds, 
             if (kind_submit(kind, lanes_client(lanes, i), done, slot, &err) < 0)
                 bench_die("%s: %s", kind->spec, err.text);
         }
-        lanes_process(lanes, due < end ? due : end + PATIENCE_NS, load->spin_us * 1000);
+        lanes_process(lanes, due < end ? due : end + PATIENCE_NS);
     }
     while (open.spare) {
         struct slot *slot = open.spare;

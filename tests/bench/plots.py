@@ -49,7 +49,7 @@ def log_y(series):
 
 
 def latency_by_size(results, output):
-    rows = [row for row in results["cases"]["latency"] if not row["spin_us"]]
+    rows = [row for row in results["cases"]["latency"] if row["polls"]]
     runs = [(row["bytes"], row["runs"][len(row["runs"]) // 2]) for row in rows]
     series = [(f"call {label}", [(size, us(run["call"]["latency"][key])) for size, run in runs])
               for key, label in (("p999", "p99.9"), ("p99", "p99"), ("p95", "p95"), ("p50", "p50"))]

@@ -82,7 +82,7 @@ def latency(rows):
         for name, label in (("ping", "echo, no VM"), ("call", "call"), ("entry", "bare entry")):
             if name == "entry" and row["bytes"] != 64 or run[name].get("skipped"):
                 continue
-            polling = f", client polls {row['spin_us']} µs" if row["spin_us"] else ""
+            polling = "" if row["polls"] else ", client never polls"
             lines.append([f"{label}, {size(row['bytes'])}{polling}", run[name]["latency"]["n"],
                           *spread(run[name]["latency"])])
     first = rows[0]["runs"][0]["call"]

@@ -8,7 +8,7 @@
  *
  *   rivals --socket PATH --image NAME --job gunzip|echo --input FILE --expected FILE --dynamic
  * PROGRAM
- *          --static PROGRAM [--bwrap PROGRAM] [--count N] [--spin US]
+ *          --static PROGRAM [--bwrap PROGRAM] [--count N]
  */
 #include "config.h"
 
@@ -35,7 +35,7 @@ struct bench {
     uint8_t *input, *expected, *out;
     const uint8_t *answer;
     size_t input_len, expected_len;
-    uint64_t count, spin_us;
+    uint64_t count;
     z_stream stream;
     struct hl_client *client;
 };
@@ -250,8 +250,6 @@ static void take_options(struct bench *bench, int argc, char **argv)
             bench->expected = bench_read_file(optarg, &bench->expected_len);
         else if (option == 'c')
             bench->count = bench_number("--count", optarg, 1000000);
-        else if (option == 'p')
-            bench->spin_us = bench_number("--spin", optarg, 1000000);
         else
             *texts[option] = optarg;
     }
@@ -269,7 +267,6 @@ static void set_up(struct bench *bench)
         bench_die("zlib does not start");
     if (hl_client_connect(&bench->client, bench->socket, &err) < 0)
         bench_die("%s", err.text);
-    hl_client_set_spin(bench->client, bench->spin_us * 1000);
     rivals[NRIVALS - 1].missing = !bench->bwrap;
 }
 

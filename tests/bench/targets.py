@@ -39,16 +39,16 @@ def warm_echo_of(run, figure="p50"):
 
 def warm_echo(results):
     rows = case(results, "latency")
-    plain, polling = [next(row for row in rows if row["bytes"] == 64 and
-                           bool(row["spin_us"]) == spin) for spin in (False, True)]
+    usual, asleep = [next(row for row in rows if row["bytes"] == 64 and row["polls"] == polls)
+                     for polls in (True, False)]
 
     def ratio(run, figure="p50"):
         call, ping, entry = warm_echo_of(run, figure)
         return call / (ping + entry)
-    run = sorted(plain["runs"], key=ratio)[len(plain["runs"]) // 2]
+    run = sorted(usual["runs"], key=ratio)[len(usual["runs"]) // 2]
     call, ping, entry = warm_echo_of(run)
-    note = (f"of least times {ratio(run, 'min'):.2f}; with a client that polls for "
-            f"{polling['spin_us']} us {statistics.median(map(ratio, polling['runs'])):.2f}")
+    note = (f"of least times {ratio(run, 'min'):.2f}; with a client that never "
+            f"polls {statistics.median(map(ratio, asleep['runs'])):.2f}")
     return ratio(run), [("call p50", call, "ns"), ("echo p50", ping, "ns"),
                         ("bare entry p50", entry, "ns")], note
 
