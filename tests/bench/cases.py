@@ -38,9 +38,10 @@ def latency(bench, daemon):
     for size in SIZES:
         count = max(bench.sizes["calls"] // (1 if size < 65536 else 4 if size == 65536 else 20), 20)
         for polls in (True, False):
+            spin = {} if polls else {"spin": 0}
             repeats = bench.sizes["repeats"] if size == 64 else 1
             runs = [kinds(daemon.load("turns", f"ping:{size}", f"{ECHO}{size}", "entry",
-                                      count=count, warmup=max(count // 10, 10), **({} if polls else {"spin": 0}),
+                                      count=count, warmup=max(count // 10, 10), **spin,
                                       round=50 if size < 65536 else 10))
                     for _ in range(repeats)]
             rows.append({"bytes": size, "polls": polls, "runs": runs})

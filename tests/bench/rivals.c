@@ -224,17 +224,11 @@ static void run_once(struct bench *bench, struct rival *rival, bool keep)
 static void take_options(struct bench *bench, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"socket", required_argument, NULL, 'S'},
-        {"image", required_argument, NULL, 'i'},
-        {"job", required_argument, NULL, 'j'},
-        {"input", required_argument, NULL, 'f'},
-        {"expected", required_argument, NULL, 'e'},
-        {"dynamic", required_argument, NULL, 'd'},
-        {"static", required_argument, NULL, 's'},
-        {"bwrap", required_argument, NULL, 'b'},
-        {"count", required_argument, NULL, 'c'},
-        {"spin", required_argument, NULL, 'p'},
-        {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 'S'},   {"image", required_argument, NULL, 'i'},
+        {"job", required_argument, NULL, 'j'},      {"input", required_argument, NULL, 'f'},
+        {"expected", required_argument, NULL, 'e'}, {"dynamic", required_argument, NULL, 'd'},
+        {"static", required_argument, NULL, 's'},   {"bwrap", required_argument, NULL, 'b'},
+        {"count", required_argument, NULL, 'c'},    {NULL, 0, NULL, 0},
     };
     const char **const texts[] = {
         ['S'] = &bench->socket,          ['i'] = &bench->image,          ['j'] = &bench->job,
