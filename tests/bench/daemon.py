@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real hld on a private socket, as it ships but for where things are and how many images it takes."""
+"""A real hld on a private socket, as it ships but for paths and for how many images it takes."""
 
 import json
 import os

@@ -32,8 +32,9 @@ def lines(output, title, x, y, series, settings):
     for i, (_, points) in enumerate(series):
         script += f"$data{i} << END\n" + "".join(f"{a} {b}\n" for a, b in points) + "END\n"
     return script + "plot " + ", ".join(
-        f"$data{i} using 1:2 with linespoints title \"{name}\" linewidth 2.5 pointtype 7 pointsize 0.7 "
-        f"linecolor rgb \"{COLOURS[i % len(COLOURS)]}\"" for i, (name, _) in enumerate(series)) + "\n"
+        f"$data{i} using 1:2 with linespoints title \"{name}\" linewidth 2.5 pointtype 7 "
+        f"pointsize 0.7 linecolor rgb \"{COLOURS[i % len(COLOURS)]}\""
+        for i, (name, _) in enumerate(series)) + "\n"
 
 
 def log_y(series):
@@ -55,8 +56,8 @@ def latency_by_size(results, output):
               for key, label in (("p999", "p99.9"), ("p99", "p99"), ("p95", "p95"), ("p50", "p50"))]
     series.append(("echo, no VM, p50",
                    [(size, us(run["ping"]["latency"]["p50"])) for size, run in runs]))
-    return lines(output, "Warm call by payload size, 1 connection", "payload", "latency, µs", series,
-                 log_y(series) + "set logscale x 2\nset xrange [40:2000000]\n"
+    return lines(output, "Warm call by payload size, 1 connection", "payload", "latency, µs",
+                 series, log_y(series) + "set logscale x 2\nset xrange [40:2000000]\n"
                  'set xtics ("64 B" 64, "4 KiB" 4096, "64 KiB" 65536, "1 MiB" 1048576)\n')
 
 
@@ -86,7 +87,7 @@ def hv(results, name):
 
 
 def curve(entries, by, fixed, value=None):
-    """(by, p50) of the entries that have the value in the other dimension that most of them have."""
+    """(by, p50) of the entries whose other dimension is what it is for most of them."""
     entries = [entry for entry in entries if by in entry]
     if value is None and any(fixed in entry for entry in entries):
         values = [entry.get(fixed) for entry in entries]
@@ -164,9 +165,11 @@ def hogs(results, output):
     values = [[(us(side["kinds"][k]["latency"]["p50"]), us(side["kinds"][k]["latency"]["p99"]))
                for side in (found[name]["alone"], found[name]["beside"])]
               for name in ("loop", "dirty") for k in (0, 1)]
-    return bars(output, "Short requests alone and beside hogs (bar p50, line to p99)", "latency, µs",
-                ("call,\\n1 s loops", "echo without VM,\\n1 s loops", "call,\\n64 MiB a call",
-                 "echo without VM,\\n64 MiB a call"), ("alone", "beside hogs"), values, above(values))
+    return bars(output, "Short requests alone and beside hogs (bar p50, line to p99)",
+                "latency, µs", ("call,\\n1 s loops", "echo without VM,\\n1 s loops",
+                "call,\\n64 MiB a call",
+                 "echo without VM,\\n64 MiB a call"),
+                ("alone", "beside hogs"), values, above(values))
 
 
 def rivals(results, output):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report for people: Markdown, the targets first, then every case in a table."""
 
+import re
+
 from cases import kinds
 
 MIB = 1 << 20
@@ -25,11 +27,16 @@ def figure(value, unit):
     return f"{value:.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
 
 
+FIGURE = re.compile(r"–|none|[≤≥]? ?[-+.\de]+( %| [KMG]?i?B)?")
+
+
 def table(head, rows):
     """Words to the left, figures to the right."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    right = [all(FIGURE.fullmatch(row[i]) for row in rows) for i in range(len(head))]
     lines = ["| " + " | ".join(head) + " |",
-             "|" + "|".join("---" if i == 0 else "---:" for i in range(len(head))) + "|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+             "|" + "|".join("---:" if to_right else "---" for to_right in right) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n\n"
 
 
@@ -44,8 +51,8 @@ def spread(samples):
 def targets(results):
     text, rows = "## Targets\n\n", []
     if results["backend"] != "kvm":
-        text += (f"The backend is {results['backend']}; targets are for kvm, so the ratios below are "
-                 "not judged.\n\n")
+        text += (f"The backend is {results['backend']}; targets are for kvm, so the ratios below "
+                 "are not judged.\n\n")
     for entry in results["targets"]:
         ratio = "none" if entry["ratio"] is None else f"{entry['ratio']:.3g}"
         sign = "≤" if entry["bound"] == "most" else "≥"
@@ -68,7 +75,8 @@ def machine(results):
             ["kernel", found["kernel"]],
             ["load average before", " ".join(found["load_before"])],
             ["load average after", " ".join(found.get("load_after", []))],
-            ["hld", f"{hld.get('version')}, backend {hld.get('backend')}, {hld.get('shards')} shards"],
+            ["hld", f"{hld.get('version')}, backend {hld.get('backend')}, "
+                    f"{hld.get('shards')} shards"],
             ["confined by", " ".join(hld.get("confinement", []))],
             ["settings not built in", settings],
             ["run", f"{results['level']}, {results['date']}"]]
@@ -165,13 +173,13 @@ def first_call(found):
              ["first call, waiting for its instance", *spread(found["first"]["queue"])],
              ["second call, caller", *spread(found["second"]["latency"])],
              ["bare entry", *spread(found["entry"]["latency"])]]
-    return (f"{found['first']['latency'].get('n', 0)} images without a warm instance, with time for "
-            "shells to be made ready between them, µs.\n\n" + table(["", *HEAD], lines))
+    return (f"{found['first']['latency'].get('n', 0)} images without a warm instance, with time "
+            "for shells to be made ready between them, µs.\n\n" + table(["", *HEAD], lines))
 
 
 def registration(found):
-    return ("From the first byte sent until it is registered, and until its function's first answer, "
-            "µs.\n\n" + table(["", *HEAD], [["registered", *spread(found["registered"])],
+    return ("From the first byte sent until it is registered, and until its function's first "
+            "answer, µs.\n\n" + table(["", *HEAD], [["registered", *spread(found["registered"])],
                                             ["first answer", *spread(found["answered"])]]))
 
 
@@ -183,9 +191,9 @@ def restart(found):
                       f"{others[len(others) // 2] / 1e6:.2f}", f"{others[-1] / 1e6:.2f}",
                       size(turn["front_pss"] or 0), size(turn["worker_pss"] or 0)])
     return (f"{found['images']} images (registered in {found['registered_ms'] / 1e3:.1f} s), hld "
-            "stopped and started again; files may be in the page cache. Times in ms from its start, "
-            "that of the first answered call with the start of the client in it; then first calls to "
-            "other images, and proportional memory.\n\n"
+            "stopped and started again; files may be in the page cache. Times in ms from its "
+            "start, that of the first answered call with the start of the client in it; then "
+            "first calls to other images, and proportional memory.\n\n"
             + table(["restart", "listens", "first answer", "first calls p50", "most", "front",
                      "worker"], lines))
 
@@ -194,9 +202,9 @@ def memory(found):
     lines = [[label, *[size(found[of][key]) for key in ("rss", "pss", "kernel")]]
              for of, label in (("instance", f"idle instance (of {found['turns'][0]['instances']})"),
                                ("image", f"registered image (of {found['turns'][0]['images']})"))]
-    return ("What one more holds: resident (RSS) and proportional (PSS) memory of front and worker, "
-            "and the kernel's (slabs, stacks, page tables, per-CPU); median of three daemons. The "
-            "kernel's is the whole machine's, so other work on it shows.\n\n"
+    return ("What one more holds: resident (RSS) and proportional (PSS) memory of front and "
+            "worker, and the kernel's (slabs, stacks, page tables, per-CPU); median of three daemons. "
+            "The kernel's is the whole machine's, so other work on it shows.\n\n"
             + table(["", "RSS", "PSS", "kernel"], lines))
 
 
@@ -210,8 +218,8 @@ def side_rows(name, found):
 def hogs(found):
     lines = [*side_rows(f"{found['loop']['hogs']['clients']} loops of 1 s", found["loop"]),
              *side_rows("64 MiB a call", found["dirty"])]
-    return (f"64 B calls at {found['loop']['rate'] // 2} a second and echoes at as many, open loop, "
-            "µs; windows alone and beside hogs in turns.\n\n"
+    return (f"64 B calls at {found['loop']['rate'] // 2} a second and echoes at as many, open "
+            "loop, µs; windows alone and beside hogs in turns.\n\n"
             + table(["", "n", "errors", *HEAD[1:]], lines))
 
 
@@ -274,7 +282,8 @@ SECTIONS = (
     ("codec", "Protobuf and frames alone", codec, ()),
     ("closed", "Closed loop", closed, ("closed_loop.svg",)),
     ("open", "Open loop", open_loop, ("open_loop.svg",)),
-    ("hypervisor", "Reset, shells and binding", hypervisor, ("reset_dirty.svg", "reset_memory.svg")),
+    ("hypervisor", "Reset, shells and binding", hypervisor,
+     ("reset_dirty.svg", "reset_memory.svg")),
     ("first_call", "First call to an image", first_call, ()),
     ("registration", "Registration", registration, ()),
     ("restart", "Restart with many images", restart, ()),

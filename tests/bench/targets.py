@@ -68,8 +68,8 @@ def calls_per_second(results):
         entry, found = latency["entry"]["latency"]["p50"], kinds(row)
         floor, spent = [found[name]["own_cpu_ns_each"] + found[name]["server_cpu_ns_each"]
                         for name in ("ping", "call")]
-        note = (f"CPU time of client and worker: {floor / 1e3:.1f} us an echo, {spent / 1e3:.1f} us "
-                f"a call; an echo and a bare entry of {entry / 1e3:.1f} us together allow "
+        note = (f"CPU time of client and worker: {floor / 1e3:.1f} us an echo, {spent / 1e3:.1f} "
+                f"us a call; an echo and a bare entry of {entry / 1e3:.1f} us together allow "
                 f"{floor / (floor + entry):.2f} when CPUs are what there is too little of")
     return calls / echoes, [("calls/s", calls, ""), ("echoes/s", echoes, "")], note
 
@@ -93,7 +93,8 @@ def reset_10_pages(results):
 
 
 def reset_guest_size(results):
-    resets = {(found["dirty_pages"], found["memory"]): found for found in hv_cases(results, "reset")}
+    resets = {(found["dirty_pages"], found["memory"]): found
+              for found in hv_cases(results, "reset")}
     for pages in sorted({key[0] for key in resets}, key=lambda pages: abs(pages - 10)):
         sizes = sorted(key[1] for key in resets if key[0] == pages)
         if len(sizes) > 1 and sizes[-1] >= GIB:
@@ -111,8 +112,8 @@ def first_call(results):
     first, entry = p50(found["first"]["latency"], "first calls"), found["entry"]["latency"]["p50"]
     return (first / entry,
             [("first call p50", first, "ns"), ("bare entry p50", entry, "ns")],
-            f"in the daemon alone {found['first']['total']['p50'] / entry:.1f}; the caller's second "
-            f"call takes {found['second']['latency']['p50'] / 1e3:.0f} us")
+            f"in the daemon alone {found['first']['total']['p50'] / entry:.1f}; the caller's "
+            f"second call takes {found['second']['latency']['p50'] / 1e3:.0f} us")
 
 
 def beside(name):
@@ -155,8 +156,8 @@ TARGETS = (
     ("calls_per_second", "calls/s with full reset / no-VM echo calls/s, 50 connections",
      calls_per_second, 0.5, "least"),
     ("reset_10_pages", "reset at 10 dirty pages / bare entry-exit", reset_10_pages, 0.15, "most"),
-    ("reset_guest_size", "reset, 1 GiB guest / 1 MiB guest, same dirty pages", reset_guest_size, 1.2,
-     "most"),
+    ("reset_guest_size", "reset, 1 GiB guest / 1 MiB guest, same dirty pages", reset_guest_size,
+     1.2, "most"),
     ("first_call", "first call without a warm instance / bare entry-exit", first_call, 10, "most"),
     ("beside_loops", "short calls' p99 beside 1 s loops / alone", beside("loop"), 3, "most"),
     ("beside_dirty", "short calls' p99 beside a guest that dirties 64 MiB a call / alone",
@@ -188,7 +189,7 @@ def judge(results):
                                   for part, value, unit in made_of])
         except Unmeasured as error:
             entry["unmeasured"] = str(error)
-        except (KeyError, IndexError, TypeError, ValueError, StopIteration, ZeroDivisionError) as error:
+        except (LookupError, TypeError, ValueError, StopIteration, ArithmeticError) as error:
             entry["unmeasured"] = f"the case's figures are not whole: {error!r}"
         entry["verdict"] = verdict(entry["ratio"], limit, bound, results["backend"])
         judged.append(entry)
