@@ -41,6 +41,7 @@ static void conn_free(struct conn *conn)
     charge_release(&conn->buf_charge);
     charge_release(&conn->write_charge);
     buffer_fini(&conn->out);
+    free(conn->spare_write);
     free(conn->buf);
     free(conn);
 }

@@ -28,12 +28,16 @@ struct late_write {
     struct buffer buf;
 };
 
-/* A buffer of the usual size is charged all the time, so that usual replies change nothing that
- * other threads look at. */
+/* For what is to be written, and for memory that is kept. A buffer of the usual size is charged all
+ * the time, so that usual replies change nothing that other threads look at. */
 static bool charge_writes(struct conn *conn, size_t bytes)
 {
+    if (bytes < conn->out.size)
+        bytes = conn->out.size;
+    if (bytes < CONN_BUFFER_SIZE)
+        bytes = CONN_BUFFER_SIZE;
     return charge_set(&conn->write_charge, &conn->shard->engine->budget, BUDGET_CLIENT_BYTES,
-                      bytes > CONN_BUFFER_SIZE ? bytes : CONN_BUFFER_SIZE);
+                      bytes);
 }
 
 static void written(struct conn *conn, size_t n)
@@ -43,14 +47,29 @@ static void written(struct conn *conn, size_t n)
     conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
 }
 
+/* The memory is kept for the next one: large replies to one client come in a row, and fresh pages
+ * for each would cost more than writing it. */
+static void late_done(struct conn *conn, struct late_write *late)
+{
+    if (!conn->out.base) {
+        buffer_consume(&late->buf, late->buf.len);
+        conn->out = late->buf;
+    } else {
+        buffer_fini(&late->buf);
+    }
+    if (conn->spare_write)
+        free(late);
+    else
+        conn->spare_write = late;
+}
+
 static void on_written(uv_write_t *write, int status)
 {
     struct late_write *late = write->data;
     struct conn *conn = write->handle->data;
     size_t n = late->buf.len;
 
-    buffer_fini(&late->buf);
-    free(late);
+    late_done(conn, late);
     if (conn->closing)
         return;
     written(conn, n);
@@ -70,9 +89,12 @@ static void on_written(uv_write_t *write, int status)
 /* Hands to libuv what the socket did not take. */
 static void write_late(struct conn *conn)
 {
-    struct late_write *late = malloc(sizeof(*late));
+    struct late_write *late = conn->spare_write;
     uv_buf_t buf;
 
+    if (!late)
+        late = malloc(sizeof(*late));
+    conn->spare_write = NULL;
     if (!late) {
         conn_close(conn);
         return;
@@ -90,6 +112,12 @@ static void write_late(struct conn *conn)
     if (conn->stalled_ns == 0)
         conn->stalled_ns = hv_now_ns();
     conn_watch(conn);
+}
+
+static void trim(struct conn *conn)
+{
+    buffer_trim(&conn->out, CONN_BUFFER_KEPT);
+    (void)charge_writes(conn, conn->write_bytes);
 }
 
 void conn_flush(struct conn *conn)
@@ -111,8 +139,8 @@ void conn_flush(struct conn *conn)
     }
     if (conn->out.len > 0)
         write_late(conn);
-    else if (++conn->small_writes > CONN_SMALL_MANY)
-        buffer_trim(&conn->out, CONN_BUFFER_KEPT);
+    else if (++conn->small_writes > CONN_SMALL_MANY && conn->out.size > CONN_BUFFER_KEPT)
+        trim(conn);
 }
 
 void conn_push(struct conn *conn)

@@ -81,6 +81,10 @@ enum hv_reset_skip {
 struct hv_backend {
     const char *name; /* "kvm", "process" */
 
+    /* Whether guest memory stays as it is while the guest does not run. Not so where the guest is a
+     * process that can write on when it should be waiting. */
+    bool settled;
+
     /* Whether this machine can run it. Returns: 0, or a negative errno with err saying what is
      * missing ("/dev/kvm: Permission denied"). Opens nothing that stays open. */
     int (*probe)(struct hl_error *err);

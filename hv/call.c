@@ -2,7 +2,9 @@
 /*
  * One call's arguments and result in the I/O window. The window belongs to the guest: it is written
  * front to back without reading, and of a result first the header is copied and checked, then the
- * bytes it points to are copied and the copy is checked. Nothing is read twice.
+ * bytes it points to are copied and the copy is checked. Nothing is read twice. Where a guest that
+ * does not run cannot write (backend.h: settled), the window itself is as good as a copy of the
+ * bytes, and large results are not copied.
  */
 #include "hv/call.h"
 
@@ -210,22 +212,34 @@ void call_buffer_trim(struct call_buffer *buffer, size_t most)
     *buffer = (struct call_buffer){0};
 }
 
-static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool text,
-                      struct hl_value *value, struct call_buffer *buffer, struct hl_error *err)
+/* Returns: where len bytes of the window are that no guest changes any more, or NULL. */
+static const uint8_t *settle_bytes(const uint8_t *window, uint64_t offset, uint32_t len,
+                                   struct call_buffer *buffer)
 {
+    if (!buffer)
+        return window + offset;
     if (len >= buffer->size) {
         size_t size = ((size_t)len / BUFFER_STEP + 1) * BUFFER_STEP;
 
         call_buffer_trim(buffer, 0); /* nothing in it is wanted any more */
         buffer->data = malloc(size);
         if (!buffer->data)
-            return hl_error_set(err, -ENOMEM, "no memory for a result of %u bytes", len);
+            return NULL;
         buffer->size = size;
     }
-    memcpy(buffer->data, window + offset, len);
-    if (text && !hl_utf8_valid(buffer->data, len))
+    return memcpy(buffer->data, window + offset, len);
+}
+
+static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool text,
+                      struct hl_value *value, struct call_buffer *buffer, struct hl_error *err)
+{
+    const uint8_t *bytes = settle_bytes(window, offset, len, buffer);
+
+    if (!bytes)
+        return hl_error_set(err, -ENOMEM, "no memory for a result of %u bytes", len);
+    if (text && !hl_utf8_valid(bytes, len))
         return hl_error_set(err, -EPROTO, "its text is not well-formed UTF-8");
-    value->bytes.data = buffer->data;
+    value->bytes.data = bytes;
     value->bytes.len = len;
     return 0;
 }

@@ -31,7 +31,8 @@ struct call_buffer {
 void call_buffer_trim(struct call_buffer *buffer, size_t most); /* frees what is larger */
 
 /* The value of a result that call_read_result passed. Strings and bytes, and the text of an error,
- * are copied into buffer, which grows as needed. Returns: 0, -ENOMEM, -EPROTO. */
+ * are copied into buffer, which grows as needed; or, with buffer NULL, stay in the window, which
+ * nobody writes meanwhile. Returns: 0, -ENOMEM, -EPROTO. */
 int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
                     struct hl_value *value, struct call_buffer *buffer, struct hl_error *err);
 

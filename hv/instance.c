@@ -197,7 +197,8 @@ static enum instance_state finish(struct instance *inst)
     rc = call_read_result(inst->function, window, snapshot_io_size(inst->snap), inst->guest.result,
                           &header, &err);
     if (rc == 0)
-        rc = call_take_value(&header, window, &inst->result.value, &inst->buffer, &err);
+        rc = call_take_value(&header, window, &inst->result.value,
+                             inst->hv->settled ? NULL : &inst->buffer, &err);
     if (rc == -EPROTO) {
         guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", err.text);
         return broken(inst);

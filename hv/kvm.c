@@ -148,8 +148,11 @@ static int create_vm(struct hv_machine *m, struct hl_error *err)
     (void)kvm_ioctl(m->vm_fd, KVM_SET_TSS_ADDR, (const void *)TSS_ADDR_OUTSIDE);
     size = kvm_ioctl(m->vm_fd, KVM_CHECK_EXTENSION, (const void *)KVM_CAP_XSAVE2);
     m->xsave_size = size > (int)sizeof(struct kvm_xsave) ? (size_t)size : sizeof(struct kvm_xsave);
-    m->xsave_init = calloc(1, m->xsave_size);
-    return m->xsave_init ? 0 : -ENOMEM;
+    m->xsave_init = calloc(2, m->xsave_size);
+    if (!m->xsave_init)
+        return -ENOMEM;
+    m->xsave_audit = m->xsave_init + m->xsave_size;
+    return 0;
 }
 
 static int create_vcpu(struct hv_machine *m, struct hl_error *err)
@@ -555,6 +558,7 @@ static void kvm_kick(struct hv_machine *m)
 
 const struct hv_backend hv_backend_kvm = {
     .name = "kvm",
+    .settled = true,
     .probe = kvm_probe,
     .host_open = kvm_host_open,
     .host_close = kvm_host_close,

@@ -22,8 +22,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#include "base/cleanup.h"
-
 #define CHUNK 512u /* pages a look; kvm_words makes the slot a multiple of it */
 
 /* XSAVE area: FCW 0, MXCSR 24, MXCSR mask 28 to 31, bytes for software 464 to 511, then the header
@@ -140,13 +138,11 @@ static int run_restore(struct hv_machine *m, struct hl_error *err)
 
 static int audit_vectors(struct hv_machine *m, struct hl_error *err)
 {
-    _cleanup_free_ uint8_t *area = calloc(1, m->xsave_size);
+    uint8_t *area = m->xsave_audit;
     bool large = m->xsave_size > sizeof(struct kvm_xsave);
     uint16_t fcw;
     uint32_t mxcsr;
 
-    if (!area)
-        return failed(err, "XSAVE area", -ENOMEM);
     if (ask(m, large ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, area, "KVM_GET_XSAVE", err))
         return 1;
     memcpy(&fcw, area, sizeof(fcw));

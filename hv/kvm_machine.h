@@ -104,6 +104,7 @@ struct hv_machine {
     uint64_t slot_size;
     size_t xsave_size;
     uint8_t *xsave_init;         /* xsave_size bytes */
+    uint8_t *xsave_audit;        /* as many, for the audit to look at */
     struct kvm_sregs base_sregs; /* of any machine before its snapshot's bases */
 
     struct kvm_msr_set msrs;
