@@ -2,10 +2,11 @@
 /*
  * The life of a call. The usual one never waits: it is decoded into the shard's arena, finds a warm
  * instance, runs in one slice, is answered, and its instance is reset, all in the turn of the loop
- * that read it. One that is past its quantum goes on on a long-run thread (run.h), and a function
- * whose calls keep ending up there is started there. Only a call that has to wait keeps a copy of
- * its request, and only one that waits or is away is known to the deadline timer. The structs
- * themselves are used again and again.
+ * that read it. One that is past its quantum goes on on a long-run thread (run.h) as soon as the
+ * shard has something else to do, and after some quanta in any case; a function whose calls keep
+ * taking that long is started there. Only a call that has to wait keeps a copy of its request, and
+ * only one that waits or is away is known to the deadline timer. The structs themselves are used
+ * again and again.
  */
 #include "config.h"
 
@@ -28,7 +29,11 @@
 
 #define SPARE_MOST 256u
 
-/* How far from short a function's calls have been: up by LONG_STEP for one past its quantum, down
+/* Quanta that a call may take on a shard with nothing else to do: where it ends within them, the
+ * two wake-ups of another thread are saved. */
+#define QUANTA_ALONE 10u
+
+/* How far from short a function's calls have been: up by LONG_STEP for one past QUANTA_ALONE, down
  * for another. */
 #define LONG_STEP  64
 #define LONG_START 128 /* from here on its calls start on a long-run thread */
@@ -246,14 +251,31 @@ static void go_long(struct call *call)
     run_long(call);
 }
 
-/* A slice is over, here or elsewhere. */
+static bool is_long(const struct call *call)
+{
+    return call->run_ns >= QUANTA_ALONE * call->shard->settings.quantum_ns;
+}
+
+/* One slice. Returns: whether the call goes on here. */
+static bool run_here(struct call *call, uint64_t now)
+{
+    uint64_t until = now + call->shard->settings.quantum_ns;
+    struct run *run = &call->pooled->run;
+
+    run->run_ns = 0;
+    run_slice(call->pooled, until < call->deadline_ns ? until : call->deadline_ns);
+    call->run_ns += run->run_ns;
+    return run->state == INSTANCE_KICKED && run->left_ns < call->deadline_ns && !is_long(call) &&
+           !shard_wanted(call->shard);
+}
+
+/* A slice is over, here or elsewhere, and the call does not go on here. */
 static void after_slice(struct call *call, enum instance_state state, uint64_t now)
 {
-    bool was_long = call->run_ns >= call->shard->settings.quantum_ns;
     bool over = state != INSTANCE_KICKED || now >= call->deadline_ns;
 
-    if (over && (was_long || call->pooled->was_long))
-        learn(call, was_long);
+    if (over && (is_long(call) || call->pooled->was_long))
+        learn(call, is_long(call));
     switch (state) {
     case INSTANCE_DONE:
         call_done(call, now);
@@ -279,17 +301,6 @@ void call_returned(struct call *call)
     after_slice(call, run->state, run->left_ns);
 }
 
-static void run_here(struct call *call, uint64_t now)
-{
-    uint64_t until = now + call->shard->settings.quantum_ns;
-    struct run *run = &call->pooled->run;
-
-    run->run_ns = 0;
-    run_slice(call->pooled, until < call->deadline_ns ? until : call->deadline_ns);
-    call->run_ns = run->run_ns;
-    after_slice(call, run->state, run->left_ns);
-}
-
 void call_start(struct call *call, const struct arguments *arguments)
 {
     struct hl_error err = HL_ERROR_INIT;
@@ -307,14 +318,17 @@ void call_start(struct call *call, const struct arguments *arguments)
     call->entered_ns = now;
     if (call->state != CALL_RUNNING)
         call_move(call, CALL_RUNNING);
-    if (now >= call->deadline_ns)
+    if (now >= call->deadline_ns) {
         call_end_deadline(call);
-    else if (tends_to_be_long(call))
+    } else if (tends_to_be_long(call)) {
         go_long(call);
-    else if (run_helped(call))
+    } else if (run_helped(call)) {
         call_move(call, CALL_AWAY);
-    else
-        run_here(call, now);
+    } else {
+        while (run_here(call, now))
+            now = hv_now_ns();
+        after_slice(call, call->pooled->run.state, call->pooled->run.left_ns);
+    }
 }
 
 bool call_set_deadline(struct call *call)

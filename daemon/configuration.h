@@ -56,6 +56,7 @@ struct configuration {
     uint32_t shards;
     uint64_t quantum_ns;
     uint32_t long_threads;
+    uint32_t long_nice;
     uint64_t poll_ns;
     uint32_t audit_every;
     uint64_t init_deadline_ns;

@@ -64,6 +64,7 @@ void configuration_init(struct configuration *config)
     config->max_disk = 4096ull * MIB;
 
     config->quantum_ns = MS;
+    config->long_nice = 10;
     config->poll_ns = 50000;
     config->audit_every = 1000;
     config->init_deadline_ns = 10 * SECOND;

@@ -47,6 +47,7 @@ const struct configuration_key configuration_keys[] = {
     {"engine", "shards", KEY_COUNT, true, MEMBER(shards), 0, 1024},
     {"engine", "quantum", KEY_TIME, false, MEMBER(quantum_ns), 10 * US, SECOND},
     {"engine", "long_threads", KEY_COUNT, true, MEMBER(long_threads), 0, 64},
+    {"engine", "long_nice", KEY_COUNT, true, MEMBER(long_nice), 0, 19},
     {"engine", "poll", KEY_TIME, false, MEMBER(poll_ns), 0, 10 * MS},
     {"engine", "audit_every", KEY_COUNT, false, MEMBER(audit_every), 0, 1000000000},
     {"engine", "init_deadline", KEY_TIME, false, MEMBER(init_deadline_ns), MS, 600 * SECOND},

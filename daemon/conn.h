@@ -60,7 +60,7 @@ struct conn {
     uint64_t partial_ns; /* since when a frame is incomplete, 0: none is */
     uint32_t last_stream;
 
-    struct buffer out;  /* not yet handed to libuv */
+    struct buffer out; /* not yet handed to libuv */
     struct late_write *spare_write;
     uint64_t corked_ns; /* since when frames are served whose replies are held back */
     size_t write_bytes; /* in out and in libuv */

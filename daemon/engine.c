@@ -57,6 +57,7 @@ int engine_new(struct engine **out, const struct engine_config *config, struct h
     engine->uid = config->uid;
     engine->reset_skip = config->reset_skip;
     engine->long_threads = config->settings.long_threads;
+    engine->long_nice = config->settings.long_nice;
     engine->confinement = config->confinement;
     engine->started_ns = hv_now_ns();
     snprintf(engine->version, sizeof(engine->version), "%s", config->version);

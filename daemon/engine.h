@@ -55,8 +55,9 @@ struct engine {
     struct mail idle_mail;
     struct runner *runners;              /* long-run threads (run.h) */
     unsigned int nrunners, long_threads; /* that run; as configured */
-    _Atomic uint64_t idle, polling;      /* shards that sleep or poll, one bit each; that poll */
-    atomic_uint pollers;                 /* of those, at most max_pollers */
+    unsigned int long_nice;
+    _Atomic uint64_t idle, polling; /* shards that sleep or poll, one bit each; that poll */
+    atomic_uint pollers;            /* of those, at most max_pollers */
     unsigned int max_pollers;
     atomic_uint unquiet;      /* shards that have not stopped yet */
     _Atomic uint64_t starved; /* shards waiting for some of the budget, one bit each */

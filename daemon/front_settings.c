@@ -25,6 +25,7 @@ void settings_fill(struct settings_message *message, const struct front *front)
     s->shards = config->shards;
     s->quantum_ns = config->quantum_ns;
     s->long_threads = config->long_threads;
+    s->long_nice = config->long_nice;
     s->poll_ns = config->poll_ns;
     s->audit_every = config->audit_every;
     s->init_deadline_ns = config->init_deadline_ns;

@@ -28,7 +28,6 @@
 #include "hv/timer.h"
 
 #define SLICE_NS        10000000u
-#define LONG_NICE       19
 #define BACKLOG_TO_WAKE 3u
 
 struct runner {
@@ -251,7 +250,7 @@ static void runner_thread(void *opaque)
         abort(); /* no timer for this thread: nothing could stop a guest */
     /* Of this thread alone (setpriority(2), C library/kernel differences). Without it long calls
      * only compete harder with short ones. */
-    (void)setpriority(PRIO_PROCESS, 0, LONG_NICE);
+    (void)setpriority(PRIO_PROCESS, 0, (int)runner->engine->long_nice);
     uv_run(&runner->loop, UV_RUN_DEFAULT);
     hv_thread_fini();
 }

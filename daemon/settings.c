@@ -101,6 +101,7 @@ int settings_from_control(struct settings *out, const Hl__Control__Settings *in,
     out->shards = in->shards > SHARDS_MAX ? SHARDS_MAX : in->shards;
     out->quantum_ns = in->quantum_ns;
     out->long_threads = in->long_threads > LONG_THREADS_MAX ? LONG_THREADS_MAX : in->long_threads;
+    out->long_nice = in->long_nice < 19 ? in->long_nice : 19;
     out->poll_ns = in->poll_ns < SECOND ? in->poll_ns : SECOND;
     out->audit_every = in->audit_every;
     out->init_deadline_ns = in->init_deadline_ns;

@@ -27,7 +27,8 @@ struct settings {
     uint32_t shards;
     uint64_t quantum_ns;
     uint32_t long_threads; /* 0: one a CPU */
-    uint64_t poll_ns;      /* 0: never */
+    uint32_t long_nice;
+    uint64_t poll_ns; /* 0: never */
     uint32_t audit_every;
     uint64_t init_deadline_ns;
     uint32_t max_connections;

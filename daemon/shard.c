@@ -15,6 +15,7 @@
 #include "daemon/shard.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -51,6 +52,15 @@ unsigned int shard_backlog(struct shard *shard)
             break;
     }
     return n;
+}
+
+bool shard_wanted(struct shard *shard)
+{
+    /* An epoll descriptor is readable when one of those in it is; the mailbox has one there. */
+    struct pollfd pfd = {.fd = uv_backend_fd(&shard->loop), .events = POLLIN};
+
+    return !list_empty(&shard->ready) || !list_empty(&shard->pending) || shard->draining ||
+           poll(&pfd, 1, 0) != 0;
 }
 
 static void on_check(uv_check_t *check)

@@ -92,6 +92,9 @@ void shard_active(struct shard *shard);
 /* conn may have a whole frame: it gets its turn after the sockets were looked at. */
 void shard_ready(struct shard *shard, struct conn *conn);
 
+/* Whether there is anything else to do here, on sockets and in the mailbox too. */
+bool shard_wanted(struct shard *shard);
+
 /* How much there is to do here besides what is being done, up to a few. */
 unsigned int shard_backlog(struct shard *shard);
 void shard_conn_closed(struct shard *shard);
