@@ -26,6 +26,7 @@
 #define ARENA_FIRST   16384u
 #define ARENA_MAX     (64u << 20)
 #define DEFAULT_WAIT  (60 * NSEC_PER_SEC)
+#define SEND_BUFFER   (512 << 10) /* the kernel doubles it */
 #define DEFAULT_SPIN  50000u
 
 uint64_t client_now(void)
@@ -51,6 +52,8 @@ int hl_client_open(struct hl_client **out, int fd, struct hl_client_error *err)
         close(fd);
         return failure_local(err, -ENOMEM, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
     }
+    /* Where it is no such socket, or less is allowed, large requests go in more pieces. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER}, sizeof(int));
     client->fd = fd;
     client->next_stream = 1;
     client->timeout_ns = DEFAULT_WAIT;
