@@ -22,6 +22,7 @@ typedef uint64_t hl_gpa; /* guest address: guest-physical = guest-virtual */
 struct snapshot;   /* hv/snapshot.h */
 struct hv_host;    /* a backend, opened: one per worker; backend-private */
 struct hv_machine; /* backend-private */
+struct hv_features; /* hv/features.h */
 
 /* Page permissions as the guest sees them; never write and execute together. */
 enum hv_prot {
@@ -84,6 +85,13 @@ struct hv_backend {
     /* Whether guest memory stays as it is while the guest does not run. Not so where the guest is a
      * process that can write on when it should be waiting. */
     bool settled;
+
+    /* bind takes only snapshots whose memory is one file, each page at its own address. */
+    bool single_file;
+
+    /* Adds what guests are told of the processor by this backend, beside what the processor itself
+     * tells. NULL: nothing. */
+    void (*features)(struct hv_host *host, struct hv_features *out);
 
     /* Whether this machine can run it. Returns: 0, or a negative errno with err saying what is
      * missing ("/dev/kvm: Permission denied"). Opens nothing that stays open. */

@@ -51,13 +51,16 @@ static int check_options(const struct snapshot_options *options, struct hl_error
     return 0;
 }
 
-/* Decides where everything stands. */
-static int place(struct linux_state *at, const struct image *img,
-                 const struct snapshot_options *options, struct hl_error *err)
+int snapshot_place(struct linux_state *at, const struct image *img,
+                   const struct snapshot_options *options, struct hl_error *err)
 {
     uint64_t io_end = HL_ABI_IO_ADDR + options->io_size;
     uint64_t stack_size = options->memory_size / 8;
+    int rc = check_options(options, err);
 
+    if (rc < 0)
+        return rc;
+    *at = (struct linux_state){0};
     if (stack_size > STACK_MAX)
         stack_size = STACK_MAX;
     stack_size &= ~(PAGE - 1);
@@ -105,17 +108,17 @@ static void load_segments(struct snapshot_draft *draft, const struct image *img)
     }
 }
 
-static void write_info(struct snapshot_draft *draft)
+void snapshot_write_info(uint8_t *memory, const struct snapshot_options *options)
 {
     struct hl_abi_info info = {
         .magic = HL_ABI_INFO_MAGIC,
         .version = HL_ABI_VERSION,
-        .memory_size = draft->size,
+        .memory_size = options->memory_size,
         .io_addr = HL_ABI_IO_ADDR,
-        .io_size = draft->io_size,
+        .io_size = options->io_size,
     };
 
-    memcpy(draft->memory + HL_ABI_INFO_ADDR, &info, sizeof(info));
+    memcpy(memory + HL_ABI_INFO_ADDR, &info, sizeof(info));
 }
 
 /* AT_HWCAP is CPUID leaf 1, EDX, as the kernel has it; AT_HWCAP2 would announce instructions that
@@ -221,16 +224,14 @@ int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_
     int rc;
 
     *out = NULL;
-    rc = check_options(options, err);
-    if (rc == 0)
-        rc = place(&at, img, options, err);
+    rc = snapshot_place(&at, img, options, err);
     if (rc == 0)
         rc = snapshot_draft_init(&draft, options->memory_size, options->io_size, err);
     if (rc < 0)
         return rc;
     draft.linux_state = at;
     load_segments(&draft, img);
-    write_info(&draft);
+    snapshot_write_info(draft.memory, options);
     rc = write_stack(&draft, img, options->name, err);
     if (rc < 0)
         return rc;

@@ -13,6 +13,8 @@ libhv_la_SOURCES += \
 	hv/call.c \
 	hv/call.h \
 	hv/fault.c \
+	hv/features.c \
+	hv/features.h \
 	hv/guest.c \
 	hv/guest.h \
 	hv/image.c \
@@ -22,7 +24,10 @@ libhv_la_SOURCES += \
 	hv/instance.h \
 	hv/snapshot.c \
 	hv/snapshot.h \
+	hv/snapshot_file.c \
+	hv/snapshot_file.h \
 	hv/snapshot_internal.h \
+	hv/snapshot_layout.h \
 	hv/space.c \
 	hv/space.h \
 	hv/symbols.c \
@@ -86,6 +91,7 @@ HV_UNIT_TESTS = \
 	tests/unit/test_image \
 	tests/unit/test_instance \
 	tests/unit/test_snapshot \
+	tests/unit/test_snapshot_file \
 	tests/unit/test_syscall
 check_PROGRAMS += $(HV_UNIT_TESTS)
 TESTS += $(HV_UNIT_TESTS)
@@ -101,6 +107,9 @@ tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_snapshot_SOURCES = tests/unit/test_snapshot.c
 tests_unit_test_snapshot_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_snapshot_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_snapshot_file_SOURCES = tests/unit/test_snapshot_file.c
+tests_unit_test_snapshot_file_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_snapshot_file_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_instance_SOURCES = tests/unit/test_instance.c
 tests_unit_test_instance_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)

@@ -352,9 +352,7 @@ int image_new(struct image **out, const void *elf, size_t len, struct hl_error *
         rc = read_sections(img, &eh, err);
     if (rc < 0)
         return rc;
-    rc = image_read_symbols(img);
-    if (rc < 0)
-        return hl_error_set(err, rc, "no memory for the symbols");
+    image_find_symbols(img);
     *out = HL_STEAL(img);
     return 0;
 }
@@ -364,7 +362,6 @@ void image_free(struct image *img)
     if (!img)
         return;
     free(img->functions);
-    free(img->symbols);
     free(img);
 }
 

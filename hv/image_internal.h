@@ -18,12 +18,6 @@ struct image_segment {
     enum hv_prot prot;
 };
 
-struct image_symbol {
-    uint64_t addr;
-    const char *name; /* in the file */
-    size_t len;
-};
-
 struct image {
     const uint8_t *elf; /* borrowed */
     size_t len;
@@ -35,15 +29,14 @@ struct image {
     size_t nsegments;
     struct image_function *functions;
     size_t nfunctions;
-    struct image_symbol *symbols; /* ascending */
-    size_t nsymbols;
+    uint64_t symbols, nsymbols; /* offset and number of the file's Elf64_Sym, within the file */
+    uint64_t names, names_len;  /* their string table, likewise */
 };
 
 /* Copies size bytes at offset of the file. Returns: 0, -ENOEXEC past its end. */
 int image_read(const struct image *img, uint64_t offset, void *out, size_t size);
 
-/* Finds the symbols; a damaged symbol table is none: it only serves messages.
- * Returns: 0, -ENOMEM. */
-int image_read_symbols(struct image *img);
+/* Finds the symbols; a damaged symbol table is none: it only serves messages. */
+void image_find_symbols(struct image *img);
 
 #endif

@@ -559,6 +559,7 @@ static void kvm_kick(struct hv_machine *m)
 const struct hv_backend hv_backend_kvm = {
     .name = "kvm",
     .settled = true,
+    .features = kvm_features,
     .probe = kvm_probe,
     .host_open = kvm_host_open,
     .host_close = kvm_host_close,

@@ -167,6 +167,7 @@ int kvm_run_restore(struct hv_machine *m);
 int kvm_setup_host(struct hv_host *host, struct hl_error *err);
 int kvm_setup_vcpu(struct hv_machine *m, struct hl_error *err);
 int kvm_check_extensions(int kvm_fd, struct hl_error *err);
+void kvm_features(struct hv_host *host, struct hv_features *out);
 void kvm_user_segments(struct kvm_sregs *sregs);
 void kvm_vectors_fill(uint8_t *area);
 int kvm_clear_vectors(struct hv_machine *m);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Guest memory on the host's side. The slot is one private mapping whose address and size never
- * change; binding lays the snapshot's memfd over it, extent by extent, with anonymous memory
+ * change; binding lays the snapshot's memory files over it, extent by extent, with anonymous memory
  * between them. KVM learns of the new pages from the kernel's memory notifiers.
  *
  * Page tables are the exception. A KVM that shadows them (no hardware paging) has built its own
@@ -40,7 +40,6 @@ static int map_extents(struct hv_machine *m, struct snapshot *snap)
 {
     size_t count;
     const struct snapshot_extent *extents = snapshot_extents(snap, &count);
-    int fd = snapshot_memfd(snap);
 
     memset(m->data, 0, kvm_words(m) * sizeof(*m->data));
     for (size_t i = 0; i < count; i++) {
@@ -48,8 +47,8 @@ static int map_extents(struct hv_machine *m, struct snapshot *snap)
 
         if (start % KVM_PAGE || len % KVM_PAGE || len > m->mem_size || start > m->mem_size - len)
             return -EINVAL;
-        if (mmap(m->mem + start, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
-                 (off_t)start) == MAP_FAILED)
+        if (mmap(m->mem + start, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+                 extents[i].fd, (off_t)extents[i].offset) == MAP_FAILED)
             return -errno;
         for (uint64_t page = start / KVM_PAGE; page < (start + len) / KVM_PAGE;) {
             if (page % 64 == 0 && (start + len) / KVM_PAGE - page >= 64) {

@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "hv/features.h"
+
 #define CPUID_ENTRIES 256u
 
 #define XCR0_BASE   0x7u  /* x87, SSE, AVX */
@@ -155,6 +157,23 @@ int kvm_setup_host(struct hv_host *host, struct hl_error *err)
     if (host->run_size < (int)sizeof(struct kvm_run))
         return hl_error_set(err, -EOPNOTSUPP, "KVM_GET_VCPU_MMAP_SIZE: %d", host->run_size);
     return 0;
+}
+
+void kvm_features(struct hv_host *host, struct hv_features *out)
+{
+    for (uint32_t i = 0; i < host->cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &host->cpuid->entries[i];
+        const struct hv_feature feature = {
+            .leaf = e->function,
+            .subleaf = e->index,
+            .eax = e->eax,
+            .ebx = e->ebx,
+            .ecx = e->ecx,
+            .edx = e->edx,
+        };
+
+        hv_features_add(out, &feature);
+    }
 }
 
 static struct kvm_segment segment(uint16_t selector, uint8_t type, uint8_t dpl, bool code)

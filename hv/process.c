@@ -523,6 +523,7 @@ static int process_reset(struct hv_machine *m, unsigned int skip, uint64_t *page
 
 const struct hv_backend hv_backend_process = {
     .name = "process",
+    .single_file = true,
     .probe = process_probe,
     .host_open = process_host_open,
     .host_close = process_host_close,

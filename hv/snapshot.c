@@ -5,6 +5,9 @@
  * every bind. Reading a hole of a memory file through a mapping would allocate its page, so the
  * host's own view lays the extents over anonymous zero pages, as the backends do.
  *
+ * A snapshot that came as a file is two: the file, used where it stands, and the low part, which
+ * was made here. An extent says which of them it is in and where.
+ *
  * The file is sealed before anybody else sees it. After that nothing here changes but the
  * reference count and the hot bits, which are a hint.
  */
@@ -135,10 +138,12 @@ static size_t make_extents(const uint64_t *bits, size_t npages, size_t gap,
     return count;
 }
 
-static int set_extents(struct snapshot *snap, const struct snapshot_draft *draft)
+/* Appends those of draft, at most max of them. */
+static int add_extents(struct snapshot *snap, const struct snapshot_draft *draft, size_t max)
 {
+    struct snapshot_extent *out = snap->extents + snap->nextents;
     _cleanup_free_ uint64_t *bits = calloc(draft->npages / 64 + 1, sizeof(*bits));
-    size_t gap = GAP_PAGES;
+    size_t gap = GAP_PAGES, count;
     uint64_t end = 0;
     int rc;
 
@@ -147,24 +152,24 @@ static int set_extents(struct snapshot *snap, const struct snapshot_draft *draft
     rc = find_pages(draft, bits);
     if (rc < 0)
         return rc;
-    while (make_extents(bits, draft->npages, gap, NULL) > SNAPSHOT_EXTENTS_MAX)
+    while (make_extents(bits, draft->npages, gap, NULL) > max)
         gap *= 2;
-    snap->extents = calloc(SNAPSHOT_EXTENTS_MAX, sizeof(*snap->extents));
-    if (!snap->extents)
-        return -ENOMEM;
-    snap->nextents = make_extents(bits, draft->npages, gap, snap->extents);
-    for (size_t i = 0; i <= snap->nextents; i++) {
-        uint64_t start = i < snap->nextents ? snap->extents[i].start : draft->size;
+    count = make_extents(bits, draft->npages, gap, out);
+    for (size_t i = 0; i <= count; i++) {
+        uint64_t start = i < count ? out[i].start : draft->size;
 
         /* Zero pages between extents that were written all the same give their blocks back. */
         if (start > end && fallocate(draft->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                      (off_t)end, (off_t)(start - end)) < 0)
             return -errno;
-        if (i < snap->nextents) {
-            end = start + snap->extents[i].len;
-            snap->resident += snap->extents[i].len;
+        if (i < count) {
+            end = start + out[i].len;
+            out[i].offset = start;
+            out[i].fd = draft->memfd;
+            snap->resident += out[i].len;
         }
     }
+    snap->nextents += count;
     return 0;
 }
 
@@ -180,15 +185,38 @@ static int map_for_host(struct snapshot *snap)
         const struct snapshot_extent *extent = &snap->extents[i];
 
         if (mmap(snap->memory + extent->start, extent->len, PROT_READ, MAP_PRIVATE | MAP_FIXED,
-                 snap->memfd, (off_t)extent->start) == MAP_FAILED)
+                 extent->fd, (off_t)extent->offset) == MAP_FAILED)
             return -errno;
     }
     return 0;
 }
 
-static int seal(struct snapshot *snap, struct snapshot_draft *draft)
+static struct snapshot *new_snapshot(uint64_t size, uint64_t io_size, const struct hv_regs *regs,
+                                     const struct linux_state *linux_state)
 {
-    int rc = set_extents(snap, draft);
+    struct snapshot *snap = calloc(1, sizeof(*snap));
+
+    if (!snap)
+        return NULL;
+    atomic_init(&snap->refs, 1);
+    snap->memfd = snap->low_fd = -1;
+    snap->size = size;
+    snap->io_size = io_size;
+    snap->npages = size / PAGE;
+    snap->regs = *regs;
+    snap->linux_state = *linux_state;
+    snap->extents = calloc(SNAPSHOT_EXTENTS_MAX + SNAPSHOT_LOW_EXTENTS_MAX, sizeof(*snap->extents));
+    snap->hot = calloc(snap->npages / 64 + 1, sizeof(*snap->hot));
+    if (snap->extents && snap->hot)
+        return snap;
+    snapshot_unref(snap);
+    return NULL;
+}
+
+/* Finds the extents and seals the file, which becomes *fd. */
+static int seal(struct snapshot *snap, struct snapshot_draft *draft, size_t max, int *fd)
+{
+    int rc = add_extents(snap, draft, max);
 
     if (rc < 0)
         return rc;
@@ -197,35 +225,54 @@ static int seal(struct snapshot *snap, struct snapshot_draft *draft)
     if (fcntl(draft->memfd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) <
         0)
         return -errno;
-    snap->memfd = hl_steal_fd(&draft->memfd);
-    snap->prot = HL_STEAL(draft->prot);
-    snap->used = HL_STEAL(draft->used);
-    snap->hot = calloc(snap->npages / 64 + 1, sizeof(*snap->hot));
-    if (!snap->hot)
-        return -ENOMEM;
-    return map_for_host(snap);
+    *fd = hl_steal_fd(&draft->memfd);
+    return 0;
 }
 
 int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, struct hl_error *err)
 {
-    struct snapshot *snap = calloc(1, sizeof(*snap));
-    int rc = -ENOMEM;
+    struct snapshot *snap =
+        new_snapshot(draft->size, draft->io_size, &draft->regs, &draft->linux_state);
+    int rc = snap ? seal(snap, draft, SNAPSHOT_EXTENTS_MAX, &snap->memfd) : -ENOMEM;
 
     *out = NULL;
-    if (snap) {
-        atomic_init(&snap->refs, 1);
-        snap->memfd = -1;
-        snap->size = draft->size;
-        snap->io_size = draft->io_size;
-        snap->npages = draft->npages;
-        snap->regs = draft->regs;
-        snap->linux_state = draft->linux_state;
-        rc = seal(snap, draft);
+    if (rc == 0) {
+        snap->prot = HL_STEAL(draft->prot);
+        snap->used = HL_STEAL(draft->used);
+        rc = map_for_host(snap);
     }
     snapshot_draft_fini(draft);
     if (rc < 0) {
         snapshot_unref(snap);
         return hl_error_wrap(err, rc, "sealing a snapshot");
+    }
+    *out = snap;
+    return 0;
+}
+
+int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snapshot_parts *parts,
+                  struct hl_error *err)
+{
+    struct snapshot *snap =
+        new_snapshot(parts->size, parts->io_size, parts->regs, parts->linux_state);
+    _cleanup_close_ int fd = parts->fd;
+    int rc = snap ? seal(snap, low, SNAPSHOT_LOW_EXTENTS_MAX, &snap->low_fd) : -ENOMEM;
+
+    *out = NULL;
+    if (rc == 0) {
+        snap->memfd = hl_steal_fd(&fd);
+        snap->prot = HL_STEAL(*parts->prot);
+        snap->used = HL_STEAL(*parts->used);
+        for (size_t i = 0; i < parts->nextents; i++) {
+            snap->extents[snap->nextents++] = parts->extents[i];
+            snap->resident += parts->extents[i].len;
+        }
+        rc = map_for_host(snap);
+    }
+    snapshot_draft_fini(low);
+    if (rc < 0) {
+        snapshot_unref(snap);
+        return hl_error_wrap(err, rc, "joining a snapshot");
     }
     *out = snap;
     return 0;
@@ -245,6 +292,8 @@ void snapshot_unref(struct snapshot *snap)
         munmap(snap->memory, snap->size);
     if (snap->memfd >= 0)
         close(snap->memfd);
+    if (snap->low_fd >= 0)
+        close(snap->low_fd);
     free(snap->prot);
     free(snap->used);
     free(snap->extents);

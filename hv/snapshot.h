@@ -4,8 +4,10 @@
 
 /*
  * A snapshot: memory, page permissions and registers of an image at its ready point. The memory is
- * a sealed memfd (write, shrink, grow) in which only pages that are not zero have blocks; the rest
- * of the object is immutable too, so threads share one by reference count and no lock.
+ * in sealed memory files (write, shrink, grow) and only as far as it is not zero; the rest of the
+ * object is immutable too, so threads share one by reference count and no lock. One that was built
+ * here has one such file, with each page at its own address; one that was loaded may have two
+ * (hv/snapshot_file.h).
  *
  * The program as loaded from its ELF file, before its first instruction, is a snapshot as well
  * (snapshot_load); running that one up to its READY gives the one that calls start from.
@@ -20,10 +22,12 @@
 
 struct snapshot;
 
-/* A range of guest memory whose bytes stand in the memfd at the same offset. */
+/* A range of guest memory whose bytes stand in a memory file. */
 struct snapshot_extent {
     hl_gpa start;
-    uint64_t len; /* page multiples */
+    uint64_t len;    /* page multiples */
+    uint64_t offset; /* in the file, a page multiple */
+    int fd;          /* the snapshot's */
 };
 
 struct snapshot_options {
@@ -56,6 +60,7 @@ int snapshot_build(struct snapshot **out, const struct hv_backend *hv, struct hv
 struct snapshot *snapshot_ref(struct snapshot *snap); /* any thread */
 void snapshot_unref(struct snapshot *snap);           /* any thread; NULL is allowed */
 
+/* The file that holds the program's memory; the only one where the backend asked for that. */
 int snapshot_memfd(const struct snapshot *snap);
 uint64_t snapshot_size(const struct snapshot *snap); /* of guest memory */
 uint64_t snapshot_io_size(const struct snapshot *snap);

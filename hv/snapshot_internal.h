@@ -17,9 +17,13 @@
 /* Past this number the extents are merged over wider gaps: each costs a bind one mmap. */
 #define SNAPSHOT_EXTENTS_MAX 32
 
+/* Of the low part, where that is a file of its own: tables, and the pages below the window. */
+#define SNAPSHOT_LOW_EXTENTS_MAX 4
+
 struct snapshot {
     atomic_uint refs;
     int memfd;
+    int low_fd; /* what is below HL_ABI_IO_ADDR, where that is not in memfd; or -1 */
     uint64_t size, io_size, resident;
     uint8_t *memory;
     size_t npages;
@@ -56,8 +60,33 @@ void snapshot_draft_fini(struct snapshot_draft *draft);
 /* Takes what draft holds, on success and on failure. */
 int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, struct hl_error *err);
 
+/* What a loaded snapshot consists of besides its low part. */
+struct snapshot_parts {
+    int fd; /* sealed already; taken, on success and on failure */
+    uint64_t size, io_size;
+    const struct hv_regs *regs;
+    const struct linux_state *linux_state;
+    uint8_t **prot;  /* taken on success */
+    uint64_t **used; /* likewise */
+    struct snapshot_extent extents[SNAPSHOT_EXTENTS_MAX]; /* in fd, above HL_ABI_IO_ADDR */
+    size_t nextents;
+};
+
+/* A snapshot of a low part, HL_ABI_IO_ADDR bytes of draft, which is taken, and the rest in a file
+ * that is used as it is. */
+int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snapshot_parts *parts,
+                  struct hl_error *err);
+
 /* Whether a page of HL_ABI_PAGE_SIZE bytes, 8-aligned, holds zeros alone. */
 bool snapshot_page_is_zero(const uint8_t *page);
+
+/* Where img's program, heap, mappings and stack stand; brk is where the heap begins. Checks the
+ * sizes of options too. Returns: 0, -EINVAL, -ENOEXEC, -ENOMEM with the reason. */
+int snapshot_place(struct linux_state *at, const struct image *img,
+                   const struct snapshot_options *options, struct hl_error *err);
+
+/* The info page. memory: host address of guest address 0. */
+void snapshot_write_info(uint8_t *memory, const struct snapshot_options *options);
 
 /* img laid out in memory with its first stack, before its first instruction. */
 int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_host *host,

@@ -2,12 +2,11 @@
 /*
  * The symbols of an image, for one purpose: a fault report that names the function. A symbol table
  * that is damaged is treated as absent, and a name is shown only in printable characters and cut
- * at a length. Names stay in the file; each was checked to lie within its string table.
+ * at a length. Faults are rare and images are many, so nothing is kept of the table but where it
+ * stands in the file: a fault reads it from one end to the other.
  */
 #include <elf.h>
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "hv/image_internal.h"
@@ -32,90 +31,71 @@ static bool in_code(const struct image *img, uint64_t addr)
     return false;
 }
 
-static void add_symbols(struct image *img, const Elf64_Shdr *table, const Elf64_Shdr *strings,
-                        size_t count)
-{
-    const char *names = (const char *)img->elf + strings->sh_offset;
-
-    for (size_t i = 0; i < count; i++) {
-        struct image_symbol *symbol = &img->symbols[img->nsymbols];
-        Elf64_Sym sym;
-
-        memcpy(&sym, img->elf + table->sh_offset + i * sizeof(sym), sizeof(sym));
-        if (ELF64_ST_TYPE(sym.st_info) != STT_FUNC || sym.st_name == 0 ||
-            sym.st_name >= strings->sh_size || !in_code(img, sym.st_value))
-            continue;
-        symbol->addr = sym.st_value;
-        symbol->name = names + sym.st_name;
-        symbol->len = strings->sh_size - sym.st_name;
-        symbol->len = strnlen(symbol->name, symbol->len < NAME_SHOWN ? symbol->len : NAME_SHOWN);
-        if (symbol->len > 0)
-            img->nsymbols++;
-    }
-}
-
-static int compare_symbols(const void *a, const void *b)
-{
-    const struct image_symbol *x = a, *y = b;
-
-    if (x->addr != y->addr)
-        return x->addr < y->addr ? -1 : 1;
-    return (x->name > y->name) - (x->name < y->name);
-}
-
-int image_read_symbols(struct image *img)
+void image_find_symbols(struct image *img)
 {
     Elf64_Shdr table, strings;
     Elf64_Ehdr eh;
 
     if (image_read(img, 0, &eh, sizeof(eh)) < 0)
-        return 0;
+        return;
     for (unsigned int i = 0; i < eh.e_shnum; i++) {
-        size_t count;
-
         if (image_read(img, eh.e_shoff + i * sizeof(table), &table, sizeof(table)) < 0)
-            return 0;
+            return;
         if (table.sh_type != SHT_SYMTAB || table.sh_link >= eh.e_shnum)
             continue;
         if (image_read(img, eh.e_shoff + table.sh_link * sizeof(strings), &strings,
-                       sizeof(strings)) < 0)
-            return 0;
-        count = table.sh_size / sizeof(Elf64_Sym);
-        if (!section_fits(img, &table) || !section_fits(img, &strings) || count == 0 ||
-            count > SYMBOLS_MAX)
-            return 0;
-        img->symbols = calloc(count, sizeof(*img->symbols));
-        if (!img->symbols)
-            return -ENOMEM;
-        add_symbols(img, &table, &strings, count);
-        if (img->nsymbols > 0)
-            qsort(img->symbols, img->nsymbols, sizeof(*img->symbols), compare_symbols);
-        return 0;
+                       sizeof(strings)) < 0 ||
+            !section_fits(img, &table) || !section_fits(img, &strings) ||
+            table.sh_size / sizeof(Elf64_Sym) > SYMBOLS_MAX)
+            return;
+        img->symbols = table.sh_offset;
+        img->nsymbols = table.sh_size / sizeof(Elf64_Sym);
+        img->names = strings.sh_offset;
+        img->names_len = strings.sh_size;
+        return;
     }
-    return 0;
+}
+
+/* The last function at or below addr; of several at one address the one named first in the string
+ * table, so that the answer is always the same. Returns: false when there is none. */
+static bool find_symbol(const struct image *img, uint64_t addr, Elf64_Sym *found)
+{
+    bool any = false;
+
+    for (uint64_t i = 0; i < img->nsymbols; i++) {
+        Elf64_Sym sym;
+
+        memcpy(&sym, img->elf + img->symbols + i * sizeof(sym), sizeof(sym));
+        if (ELF64_ST_TYPE(sym.st_info) != STT_FUNC || sym.st_value > addr || sym.st_name == 0 ||
+            sym.st_name >= img->names_len || img->elf[img->names + sym.st_name] == '\0' ||
+            !in_code(img, sym.st_value))
+            continue;
+        if (any && (sym.st_value < found->st_value ||
+                    (sym.st_value == found->st_value && sym.st_name >= found->st_name)))
+            continue;
+        *found = sym;
+        any = true;
+    }
+    return any;
 }
 
 void image_symbol(const struct image *img, uint64_t addr, char *buf, size_t size)
 {
     char name[NAME_SHOWN + 1];
-    size_t low = 0, high = img->nsymbols;
-    const struct image_symbol *symbol;
+    Elf64_Sym symbol = {0};
+    size_t len = 0;
 
     if (size > 0)
         buf[0] = '\0';
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (img->symbols[middle].addr <= addr)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == 0 || !in_code(img, addr))
+    if (!in_code(img, addr) || !find_symbol(img, addr, &symbol))
         return;
-    symbol = &img->symbols[low - 1];
-    for (size_t i = 0; i < symbol->len; i++)
-        name[i] = symbol->name[i] > ' ' && symbol->name[i] <= '~' ? symbol->name[i] : '?';
-    name[symbol->len] = '\0';
-    snprintf(buf, size, "%s+0x%llx", name, (unsigned long long)(addr - symbol->addr));
+    for (; len < NAME_SHOWN && len < img->names_len - symbol.st_name; len++) {
+        char c = (char)img->elf[img->names + symbol.st_name + len];
+
+        if (c == '\0')
+            break;
+        name[len] = c > ' ' && c <= '~' ? c : '?';
+    }
+    name[len] = '\0';
+    snprintf(buf, size, "%s+0x%llx", name, (unsigned long long)(addr - symbol.st_value));
 }

@@ -23,6 +23,7 @@ FUZZ_TARGETS = \
 	tests/fuzz/fuzz_control \
 	tests/fuzz/fuzz_files \
 	tests/fuzz/fuzz_image \
+	tests/fuzz/fuzz_snapshot \
 	tests/fuzz/fuzz_wire
 noinst_PROGRAMS += $(FUZZ_TARGETS)
 # Only in the targets themselves: what the libraries have of it is the instrumentation.
@@ -49,6 +50,10 @@ tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz_image.c tests/fake/elf.c tests/f
 tests_fuzz_fuzz_image_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_image_LDADD = libhv.la
 tests_fuzz_fuzz_image_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_fuzz_snapshot_SOURCES = tests/fuzz/fuzz_snapshot.c
+tests_fuzz_fuzz_snapshot_CFLAGS = $(AM_CFLAGS)
+tests_fuzz_fuzz_snapshot_LDADD = libhvfake.la libhv.la
+tests_fuzz_fuzz_snapshot_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c
 tests_fuzz_fuzz_wire_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_wire_LDADD = libproto.la
