@@ -48,9 +48,10 @@ struct configuration {
     uint64_t idle_timeout_ns;
     uint64_t drain_timeout_ns;
     uint32_t max_workers;
-    uint32_t max_connections; /* of one uid */
-    uint32_t max_images;      /* of one uid */
-    uint64_t max_disk;        /* bytes of one uid's images */
+    uint32_t max_connections;   /* of one uid */
+    uint32_t max_images;        /* of one uid */
+    uint64_t max_disk;          /* bytes of one uid's images */
+    uint64_t max_snapshot_disk; /* bytes of one uid's snapshots; 0: none are kept */
 
     /* [engine] */
     uint32_t shards;

@@ -62,6 +62,7 @@ void configuration_init(struct configuration *config)
     config->max_connections = 256;
     config->max_images = 1024;
     config->max_disk = 4096ull * MIB;
+    config->max_snapshot_disk = 4096ull * MIB;
 
     config->quantum_ns = MS;
     config->long_nice = 10;

@@ -43,6 +43,8 @@ const struct configuration_key configuration_keys[] = {
     {"daemon", "max_connections", KEY_COUNT, false, MEMBER(max_connections), 1, 65536},
     {"daemon", "max_images", KEY_COUNT, false, MEMBER(max_images), 1, 1000000},
     {"daemon", "max_disk", KEY_SIZE, false, MEMBER(max_disk), MIB, 1024 * 1024 * GIB},
+    {"daemon", "max_snapshot_disk", KEY_SIZE, false, MEMBER(max_snapshot_disk), 0,
+     1024 * 1024 * GIB},
 
     {"engine", "shards", KEY_COUNT, true, MEMBER(shards), 0, 1024},
     {"engine", "quantum", KEY_TIME, false, MEMBER(quantum_ns), 10 * US, SECOND},

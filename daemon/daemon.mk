@@ -41,7 +41,9 @@ libfront_la_SOURCES = \
 	daemon/front_listen.c \
 	daemon/front_notify.c \
 	daemon/front_request.c \
+	daemon/front_resolve.c \
 	daemon/front_settings.c \
+	daemon/front_snapshot.c \
 	daemon/front_spawn.c \
 	daemon/front_spawn.h \
 	daemon/front_worker.c \
@@ -54,6 +56,8 @@ libfront_la_SOURCES = \
 	daemon/registry_load.c \
 	daemon/registry_manifest.c \
 	daemon/registry_manifest.h \
+	daemon/registry_snapshot.c \
+	daemon/registry_snapshot.h \
 	daemon/registry_store.c \
 	daemon/registry_store.h
 libfront_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(JANSSON_CFLAGS) $(PROTOBUF_C_CFLAGS) \

@@ -109,7 +109,8 @@ static int init_handles(struct front *front)
     uv_timer_init(&front->loop, &front->watchdog);
     uv_timer_init(&front->loop, &front->drain);
     uv_timer_init(&front->loop, &front->status);
-    front->drain.data = front->status.data = front;
+    uv_timer_init(&front->loop, &front->scrub_pause);
+    front->drain.data = front->status.data = front->scrub_pause.data = front;
     for (size_t i = 0; i < 3; i++) {
         int r = uv_signal_init(&front->loop, signals[i]);
 
@@ -138,8 +139,11 @@ static void init(struct front *front, const struct front_options *options)
     front->config = *options->config;
     front->listener.fd = -1;
     front->changes_end = &front->changes;
+    front->saves_end = &front->saves;
+    list_init(&front->snapshots);
     front->last_changer = UINT32_MAX; /* no uid: (uid_t)-1 */
     front->refused_log = front->busy_log = front->worker_log = front->request_log = limit;
+    front->snapshot_log = limit;
 }
 
 static int start(struct front *front, struct hl_error *err)
@@ -161,7 +165,7 @@ static int start(struct front *front, struct hl_error *err)
                front->options->backend, registry_count(front->registry));
     sd_notify(0, "READY=1");
     front_status(front);
-    requests_scrub(front);
+    requests_scrub_start(front);
     return 0;
 }
 
@@ -187,6 +191,7 @@ int front_run(const struct front_options *options, struct hl_error *err)
     uv_walk(&front->loop, close_handle, NULL);
     uv_run(&front->loop, UV_RUN_DEFAULT);
     uv_loop_close(&front->loop);
+    snapshots_free(front);
     registry_free(front->registry);
     crashes_free(front);
     free(front);

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <uv.h>
 
+#include "base/list.h"
 #include "daemon/control.pb-c.h"
 #include "daemon/front.h"
 #include "daemon/log.h"
@@ -81,7 +82,28 @@ struct crash { /* of a uid's workers, one after the other */
     uint64_t last_ms;
 };
 
-struct request; /* front_request.c */
+/* What a worker asked for. */
+struct request {
+    struct request *next;
+    uv_work_t work;
+    struct front *front;
+    struct worker *worker;
+    uint64_t id;
+    bool drop;
+    struct manifest manifest; /* put and save: what is asked for; drop and resolve: the name */
+    int fd; /* put and save: from the worker; resolve: the program, for the worker */
+    struct registry_change *change;
+    struct registry_entry entry; /* resolve: what is being looked at */
+    struct registry_stamp stamp;
+    bool check;      /* resolve: the program, on the thread pool */
+    int snapshot_fd; /* resolve: for the worker, or -1 */
+    uint64_t snapshot_size;
+    int snapshot_result;
+    bool snapshot_damaged;
+    char temp[REGISTRY_TEMP_SIZE]; /* save */
+    int result;
+    struct hl_error err;
+};
 
 struct front {
     uv_loop_t loop;
@@ -103,9 +125,18 @@ struct front {
     struct request *changing;
     uint32_t last_changer;
     unsigned int jobs; /* on the thread pool */
-    bool scrubbing;
 
-    struct log_limit refused_log, busy_log, worker_log, request_log;
+    bool scrubbing;
+    uv_timer_t scrub_pause;
+    uint8_t scrubbed[REGISTRY_SHA256_SIZE]; /* the last one */
+
+    struct request *saves, **saves_end; /* waiting to be written, in order */
+    bool saving;
+    struct list snapshots; /* struct kept, last used first */
+    unsigned int snapshot_count;
+    uint64_t snapshot_bytes;
+
+    struct log_limit refused_log, busy_log, worker_log, request_log, snapshot_log;
 };
 
 /* front.c */
@@ -136,7 +167,26 @@ void crashes_free(struct front *front);
 
 /* front_request.c */
 void request_handle(struct worker *worker, const Hl__Control__Request *message, int fd);
-void requests_scrub(struct front *front); /* checks programs one by one in the background */
+void request_free(struct request *request);           /* with its descriptors */
+void request_fail(struct request *request, int code); /* frees it */
+
+/* Answers, with the entry of m unless that is NULL; takes fd and frees request. */
+void request_succeed(struct request *request, struct manifest *m, int fd);
+
+/* A sealed memory file of size bytes. what: for the message. Returns: 0, -EINVAL. */
+int request_check_file(int fd, uint64_t size, const char *what, struct hl_error *err);
+
+/* front_resolve.c: consumes request, whose name is set. */
+void request_resolve(struct request *request);
+void requests_scrub_start(struct front *front); /* checks programs one by one in the background */
+
+/* front_snapshot.c */
+void request_save(struct request *request, uint64_t size); /* consumes request */
+
+/* Copies in memory, for the next worker. take: a descriptor of the caller's, or -1. */
+int snapshots_take(struct front *front, const struct registry_entry *entry);
+void snapshots_keep(struct front *front, const struct registry_entry *entry, int fd, uint64_t size);
+void snapshots_free(struct front *front);
 
 /* front_settings.c */
 struct settings_message {

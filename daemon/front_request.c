@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What workers ask of the front: resolve, list, register, unregister. A worker runs one uid's
- * clients and may be in their hands, so a request is what a stranger wrote: the uid is the
- * channel's, every field is checked, and a program is believed to be what the front itself has
- * hashed. Reading and syncing files happens on the thread pool; the registry changes one request at
- * a time, taking turns between workers.
+ * What workers ask of the front: list, register, unregister here, resolve and save a snapshot in
+ * files of their own. A worker runs one uid's clients and may be in their hands, so a request is
+ * what a stranger wrote: the uid is the channel's, every field is checked, and a program is
+ * believed to be what the front itself has hashed. Reading and syncing files happens on the thread
+ * pool; the registry changes one request at a time, taking turns between workers.
  */
 #include "config.h"
 
@@ -20,31 +20,16 @@
 
 #include "base/cleanup.h"
 #include "daemon/front_internal.h"
-
-struct request {
-    struct request *next;
-    uv_work_t work;
-    struct front *front;
-    struct worker *worker;
-    uint64_t id;
-    bool drop;
-    struct manifest manifest; /* put: what is asked for; drop and resolve: the name */
-    int program_fd;           /* put: from the worker; resolve: for the worker */
-    struct registry_change *change;
-    struct registry_entry entry; /* resolve: what is being checked */
-    int result;
-    struct hl_error err;
-};
+#include "daemon/registry_snapshot.h"
 
 static void next_change(struct front *front);
-static void resolve(struct request *request);
 
-static void request_free(struct request *request)
+void request_free(struct request *request)
 {
     struct worker *worker = request->worker;
 
-    if (request->program_fd >= 0)
-        close(request->program_fd);
+    hl_cleanup_closep(&request->fd);
+    hl_cleanup_closep(&request->snapshot_fd);
     free(request);
     worker_request_done(worker);
 }
@@ -75,20 +60,22 @@ static void send_reply(struct worker *worker, Hl__Control__Reply *reply, int fd)
     worker_send(worker, &packet, fd);
 }
 
-/* With the entry of m unless that is NULL; takes fd. */
-static void reply_ok(struct worker *worker, uint64_t id, struct manifest *m, int fd)
+void request_succeed(struct request *request, struct manifest *m, int fd)
 {
+    struct worker *worker = request->worker;
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     Hl__Control__LimitSet limits;
     Hl__Control__Entry entry, *entries = &entry;
 
-    reply.id = id;
+    reply.id = request->id;
+    reply.snapshot_damaged = request->snapshot_damaged;
     if (m) {
         fill_entry(&entry, &limits, m, &worker->front->config);
         reply.entries = &entries;
         reply.n_entries = 1;
     }
     send_reply(worker, &reply, fd);
+    request_free(request);
 }
 
 static void reply_error(struct worker *worker, uint64_t id, int code, const struct hl_error *err)
@@ -99,6 +86,12 @@ static void reply_error(struct worker *worker, uint64_t id, int code, const stru
     reply.status = (int32_t)hl_status_from_errno(code);
     reply.message = (char *)(err->text[0] ? err->text : strerror(-code));
     send_reply(worker, &reply, -1);
+}
+
+void request_fail(struct request *request, int code)
+{
+    reply_error(request->worker, request->id, code, &request->err);
+    request_free(request);
 }
 
 /* List */
@@ -134,90 +127,6 @@ static void list(struct worker *worker, uint64_t id, const Hl__Control__List *as
     free(pointers);
 }
 
-/* Resolve */
-
-/* Consumes request, whose entry is filled, and fd. */
-static void finish_resolve(struct request *request, int r, int fd)
-{
-    if (r < 0)
-        reply_error(request->worker, request->id, r, &request->err);
-    else
-        reply_ok(request->worker, request->id, &request->entry.manifest, fd);
-    request_free(request);
-}
-
-static void check_work(uv_work_t *work)
-{
-    struct request *request = work->data;
-    const struct manifest *m = &request->entry.manifest;
-
-    request->result = registry_store_program(registry_store(request->front->registry), m->sha256,
-                                             m->size, true, &request->program_fd, &request->err);
-}
-
-static void on_checked(uv_work_t *work, int status)
-{
-    struct request *request = work->data;
-    struct front *front = request->front;
-    const struct manifest *m = &request->entry.manifest;
-    struct registry_entry now;
-    int fd = request->program_fd, r = request->result;
-
-    (void)status;
-    front->jobs--;
-    request->program_fd = -1;
-    if (r == 0)
-        registry_set_blob(front->registry, m->sha256, BLOB_UNCHECKED, BLOB_GOOD);
-    if (r == -EBADMSG) {
-        registry_set_blob(front->registry, m->sha256, BLOB_UNCHECKED, BLOB_DAMAGED);
-        log_error("image %s cannot be called: %s", m->name, request->err.text);
-    }
-    if (registry_find(front->registry, m->name, request->worker->uid, &now, NULL) < 0 ||
-        now.generation != request->entry.generation) {
-        /* Its Invalidate was sent already: this answer would be the old one, and stay. */
-        if (fd >= 0)
-            close(fd);
-        resolve(request);
-    } else {
-        if (r < 0)
-            hl_error_wrap(&request->err, r, "image '%s'", m->name);
-        finish_resolve(request, r, fd);
-    }
-    front_check_drained(front);
-}
-
-/* Consumes request. */
-static void resolve(struct request *request)
-{
-    struct front *front = request->front;
-    struct hl_error *err = &request->err;
-    struct registry_entry *entry = &request->entry;
-    const struct manifest *m = &entry->manifest;
-    int fd = -1, r;
-
-    *err = (struct hl_error)HL_ERROR_INIT;
-    r = registry_find(front->registry, request->manifest.name, request->worker->uid, entry, err);
-    if (r == 0 && entry->blob == BLOB_UNCHECKED) {
-        request->work.data = request;
-        r = uv_queue_work(&front->loop, &request->work, check_work, on_checked);
-        if (r == 0) {
-            front->jobs++;
-            return;
-        }
-    } else if (r == 0 && entry->blob == BLOB_DAMAGED) {
-        r = hl_error_set(err, -EBADMSG,
-                         "image '%s' is damaged on the daemon's disk: register it again", m->name);
-    } else if (r == 0) {
-        r = registry_store_program(registry_store(front->registry), m->sha256, m->size, false, &fd,
-                                   err);
-        if (r == -EBADMSG) {
-            registry_set_blob(front->registry, m->sha256, BLOB_GOOD, BLOB_DAMAGED);
-            log_error("image %s cannot be called: %s", m->name, err->text);
-        }
-    }
-    finish_resolve(request, r, fd);
-}
-
 /* Register and unregister */
 
 static void change_work(uv_work_t *work)
@@ -242,15 +151,14 @@ static void on_changed(uv_work_t *work, int status)
         log_limited(&front->request_log, LOG_LEVEL_ERROR, "image %s of uid %u not %s: %s",
                     request->manifest.name, request->worker->uid,
                     request->drop ? "removed" : "registered", request->err.text);
-        reply_error(request->worker, request->id, r, &request->err);
+        request_fail(request, r);
     } else {
         log_limited(&front->request_log, LOG_LEVEL_INFO, "image %s %s by uid %u",
                     request->manifest.name, request->drop ? "removed" : "registered",
                     request->worker->uid);
         workers_invalidate(front, request->manifest.name);
-        reply_ok(request->worker, request->id, request->drop ? NULL : &now, -1);
+        request_succeed(request, request->drop ? NULL : &now, -1);
     }
-    request_free(request);
     next_change(front);
     front_check_drained(front);
 }
@@ -272,8 +180,8 @@ static int start_change(struct request *request)
         r = registry_change_drop(&request->change, front->registry, request->manifest.name,
                                  request->worker->uid, &request->err);
     else
-        r = registry_change_put(&request->change, front->registry, &request->manifest,
-                                request->program_fd, &quota, &request->err);
+        r = registry_change_put(&request->change, front->registry, &request->manifest, request->fd,
+                                &quota, &request->err);
     if (r < 0)
         return r;
     request->work.data = request;
@@ -310,10 +218,8 @@ static void next_change(struct front *front)
     while (!front->changing && (request = take_change(front))) {
         int r = start_change(request);
 
-        if (r < 0) {
-            reply_error(request->worker, request->id, r, &request->err);
-            request_free(request);
-        }
+        if (r < 0)
+            request_fail(request, r);
     }
 }
 
@@ -362,20 +268,20 @@ static int take_limits(struct configuration_limits *limits, const Hl__Control__L
     return 0;
 }
 
-/* A program must not change while it is hashed and copied: a sealed memfd of the right size. */
-static int check_program(int fd, uint64_t size, struct hl_error *err)
+/* What is hashed and copied must not change meanwhile: a sealed memfd of the right size. */
+int request_check_file(int fd, uint64_t size, const char *what, struct hl_error *err)
 {
     const int needed = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
     struct stat st;
     int seals;
 
     if (fd < 0)
-        return hl_error_set(err, -EINVAL, "the program is missing");
+        return hl_error_set(err, -EINVAL, "the %s is missing", what);
     seals = fcntl(fd, F_GET_SEALS);
     if (seals < 0 || (seals & needed) != needed)
-        return hl_error_set(err, -EINVAL, "the program is not in a sealed memory file");
+        return hl_error_set(err, -EINVAL, "the %s is not in a sealed memory file", what);
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
-        return hl_error_set(err, -EINVAL, "the program's size is not the one announced");
+        return hl_error_set(err, -EINVAL, "the %s's size is not the one announced", what);
     return 0;
 }
 
@@ -410,7 +316,7 @@ static int take_register(struct request *request, const Hl__Control__Register *a
                             config->max_image_size, asked->size);
     r = take_limits(&m->limits, asked->limits, &config->maxima, err);
     if (r == 0)
-        r = check_program(request->program_fd, asked->size, err);
+        r = request_check_file(request->fd, asked->size, "program", err);
     if (r < 0)
         return r;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -422,13 +328,25 @@ static int take_register(struct request *request, const Hl__Control__Register *a
     return 0;
 }
 
-/* All kinds */
-
-static void fail(struct request *request, int code)
+static int take_save(struct request *request, const Hl__Control__SaveSnapshot *asked)
 {
-    reply_error(request->worker, request->id, code, &request->err);
-    request_free(request);
+    struct manifest *m = &request->manifest;
+    struct hl_error *err = &request->err;
+    int r = take_name(m, asked->name, err);
+
+    if (r < 0)
+        return r;
+    if (asked->sha256.len != sizeof(m->sha256))
+        return hl_error_set(err, -EINVAL, "sha256 must be %zu bytes", sizeof(m->sha256));
+    if (asked->size == 0 || asked->size > REGISTRY_SNAPSHOT_MAX)
+        return hl_error_set(err, -EMSGSIZE, "a snapshot of %" PRIu64 " bytes is not kept",
+                            asked->size);
+    memcpy(m->sha256, asked->sha256.data, sizeof(m->sha256));
+    m->registered_ns = asked->registered_unix_ns;
+    return request_check_file(request->fd, asked->size, "snapshot", err);
 }
+
+/* All kinds */
 
 static void dispatch(struct request *request, const Hl__Control__Request *message)
 {
@@ -438,24 +356,31 @@ static void dispatch(struct request *request, const Hl__Control__Request *messag
     case HL__CONTROL__REQUEST__KIND_RESOLVE:
         r = take_name(&request->manifest, message->resolve->name, &request->err);
         if (r < 0)
-            fail(request, r);
+            request_fail(request, r);
         else
-            resolve(request);
+            request_resolve(request);
         break;
     case HL__CONTROL__REQUEST__KIND_UNREGISTER:
         request->drop = true;
         r = take_name(&request->manifest, message->unregister->name, &request->err);
         if (r < 0)
-            fail(request, r);
+            request_fail(request, r);
         else
             queue_change(request);
         break;
     case HL__CONTROL__REQUEST__KIND_REGISTER:
         r = take_register(request, message->register_);
         if (r < 0)
-            fail(request, r);
+            request_fail(request, r);
         else
             queue_change(request);
+        break;
+    case HL__CONTROL__REQUEST__KIND_SAVE_SNAPSHOT:
+        r = take_save(request, message->save_snapshot);
+        if (r < 0)
+            request_fail(request, r);
+        else
+            request_save(request, message->save_snapshot->size);
         break;
     case HL__CONTROL__REQUEST__KIND_LIST:
         list(request->worker, request->id, message->list);
@@ -483,70 +408,9 @@ void request_handle(struct worker *worker, const Hl__Control__Request *message, 
     request->front = worker->front;
     request->worker = worker;
     request->id = message->id;
-    request->program_fd = -1;
-    if (message->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER)
-        request->program_fd = hl_steal_fd(&fd);
+    request->fd = request->snapshot_fd = -1;
+    if (message->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER ||
+        message->kind_case == HL__CONTROL__REQUEST__KIND_SAVE_SNAPSHOT)
+        request->fd = hl_steal_fd(&fd);
     dispatch(request, message);
-}
-
-/* The background check */
-
-struct scrub {
-    uv_work_t work;
-    struct front *front;
-    uint8_t sha256[REGISTRY_SHA256_SIZE];
-    uint64_t size;
-    int result;
-    struct hl_error err;
-};
-
-static void scrub_work(uv_work_t *work)
-{
-    struct scrub *scrub = work->data;
-    int fd = -1;
-
-    scrub->result = registry_store_program(registry_store(scrub->front->registry), scrub->sha256,
-                                           scrub->size, true, &fd, &scrub->err);
-    if (fd >= 0)
-        close(fd);
-}
-
-static void on_scrubbed(uv_work_t *work, int status)
-{
-    struct scrub *scrub = work->data;
-    struct front *front = scrub->front;
-
-    (void)status;
-    front->jobs--;
-    front->scrubbing = false;
-    if (scrub->result == 0) {
-        registry_set_blob(front->registry, scrub->sha256, BLOB_UNCHECKED, BLOB_GOOD);
-    } else if (scrub->result == -EBADMSG) {
-        registry_set_blob(front->registry, scrub->sha256, BLOB_UNCHECKED, BLOB_DAMAGED);
-        log_error("an image cannot be called: %s", scrub->err.text);
-    }
-    if (scrub->result == 0 || scrub->result == -EBADMSG)
-        requests_scrub(front);
-    free(scrub);
-    front_check_drained(front);
-}
-
-void requests_scrub(struct front *front)
-{
-    struct scrub *scrub;
-
-    if (front->scrubbing || front->draining)
-        return;
-    scrub = calloc(1, sizeof(*scrub));
-    if (!scrub)
-        return;
-    if (!registry_next_unchecked(front->registry, scrub->sha256, &scrub->size)) {
-        free(scrub);
-        return;
-    }
-    scrub->front = front;
-    scrub->work.data = scrub;
-    uv_queue_work(&front->loop, &scrub->work, scrub_work, on_scrubbed);
-    front->scrubbing = true;
-    front->jobs++;
 }

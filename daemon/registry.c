@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "daemon/log.h"
 #include "daemon/registry_index.h"
+#include "daemon/registry_snapshot.h"
 
 struct registry_change {
     struct registry *registry;
@@ -72,6 +73,9 @@ int registry_find(const struct registry *registry, const char *name, uid_t uid,
         .state = entry->state,
         .blob = entry->blob->state,
         .generation = entry->generation,
+        .stamp = entry->blob->stamp,
+        .snapshot = entry->snapshot,
+        .snapshot_version = entry->snapshot_version,
     };
     return 0;
 }
@@ -98,19 +102,24 @@ size_t registry_list(const struct registry *registry, uid_t uid, const char *aft
 }
 
 void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
-                       enum blob_state from, enum blob_state to)
+                       enum blob_state from, enum blob_state to, const struct registry_stamp *stamp)
 {
     struct index_blob *blob = index_find_blob(&registry->index, sha256);
 
-    if (blob && blob->state == from)
-        blob->state = to;
+    if (!blob || blob->state != from)
+        return;
+    blob->state = to;
+    blob->stamp = stamp ? *stamp : (struct registry_stamp){0};
 }
 
 bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],
                              uint64_t *size)
 {
-    for (size_t i = 0; i < registry->index.blobs.count; i++) {
-        const struct index_blob *blob = registry->index.blobs.items[i];
+    const struct index_array *all = &registry->index.blobs;
+    size_t first = index_blob_after(&registry->index, sha256);
+
+    for (size_t i = 0; i < all->count; i++) {
+        const struct index_blob *blob = all->items[(first + i) % all->count];
 
         if (blob->state != BLOB_UNCHECKED)
             continue;
@@ -249,6 +258,8 @@ static void forget(struct registry *registry, const char *name)
     struct index_entry *old = index_remove(&registry->index, name);
     struct index_blob *blob = old ? old->blob : NULL;
 
+    if (old && old->snapshot > 0)
+        registry_snapshot_remove(&registry->store, name);
     free(old);
     if (!blob || --blob->references > 0)
         return;
@@ -270,6 +281,8 @@ static void commit_put(struct registry_change *change)
         index_add_blob(&registry->index, blob);
     }
     blob->state = BLOB_GOOD;
+    if (!change->put.blob_trusted)
+        blob->stamp = (struct registry_stamp){0}; /* what stands there now was written, not read */
     blob->references++; /* before forget, which may drop the same program's last other name */
     forget(registry, change->manifest.name);
     entry->manifest = change->manifest;
@@ -298,4 +311,60 @@ int registry_change_end(struct registry_change *change, struct manifest *manifes
     free(change->blob);
     free(change);
     return r;
+}
+
+/* Snapshots */
+
+int registry_snapshot_admit(const struct registry *registry, const struct manifest *manifest,
+                            uid_t uid, uint64_t size, uint64_t max, struct hl_error *err)
+{
+    const struct index_entry *entry = index_find(&registry->index, manifest->name);
+    uint64_t disk = registry_snapshot_file_size(size);
+
+    if (!entry || entry->state != ENTRY_USABLE ||
+        memcmp(entry->manifest.sha256, manifest->sha256, sizeof(manifest->sha256)) != 0 ||
+        entry->manifest.registered_ns != manifest->registered_ns)
+        return hl_error_set(err, -ENOENT, "image '%s' is another by now", manifest->name);
+    if (entry->manifest.owner != uid)
+        return hl_error_set(err, -EACCES, "image '%s' is owned by another user", manifest->name);
+    for (size_t i = 0; i < registry->index.entries.count; i++) {
+        const struct index_entry *other = registry->index.entries.items[i];
+
+        if (other != entry && other->state == ENTRY_USABLE && other->manifest.owner == uid &&
+            __builtin_add_overflow(disk, other->snapshot, &disk))
+            disk = UINT64_MAX;
+    }
+    if (disk > max)
+        return hl_error_set(err, -EDQUOT,
+                            "max_snapshot_disk: at most %" PRIu64 " bytes of one user's snapshots",
+                            max);
+    return 0;
+}
+
+int registry_snapshot_put(struct registry *registry, const struct manifest *manifest, uid_t uid,
+                          uint64_t size, uint64_t max, const char *temp, struct hl_error *err)
+{
+    struct index_entry *entry = index_find(&registry->index, manifest->name);
+    int r = registry_snapshot_admit(registry, manifest, uid, size, max, err);
+
+    if (r < 0) {
+        registry_snapshot_discard(&registry->store, temp);
+        return r;
+    }
+    r = registry_snapshot_commit(&registry->store, manifest->name, temp);
+    if (r < 0)
+        return hl_error_set(err, r, "cannot name the snapshot: %s", strerror(-r));
+    entry->snapshot = registry_snapshot_file_size(size);
+    entry->snapshot_version = ++registry->snapshot_versions;
+    return 0;
+}
+
+void registry_snapshot_drop(struct registry *registry, const char *name, uint64_t version)
+{
+    struct index_entry *entry = index_find(&registry->index, name);
+
+    if (!entry || entry->snapshot == 0 || entry->snapshot_version != version)
+        return;
+    registry_snapshot_remove(&registry->store, name);
+    entry->snapshot = 0;
 }

@@ -41,7 +41,10 @@ struct registry_entry {
     struct manifest manifest; /* only the name means something unless state is ENTRY_USABLE */
     enum entry_state state;
     enum blob_state blob;
-    uint64_t generation; /* changes whenever the name stands for something else */
+    uint64_t generation;         /* changes whenever the name stands for something else */
+    struct registry_stamp stamp; /* of the program's file when it was found good */
+    uint64_t snapshot;           /* bytes of its snapshot's file; 0: none */
+    uint64_t snapshot_version;   /* changes whenever that is another */
 };
 
 struct registry_quota { /* of one uid */
@@ -68,12 +71,14 @@ int registry_find(const struct registry *registry, const char *name, uid_t uid,
 size_t registry_list(const struct registry *registry, uid_t uid, const char *after, size_t max,
                      struct manifest *entries, bool *more);
 
-/* What a check of the program of that digest found. Nothing happens when it is no longer in the
- * state `from`: it was written again while the check ran. */
+/* What a check of the program of that digest found, in the file of that stamp (NULL: none). Nothing
+ * happens when it is no longer in the state `from`: it was written again while the check ran. */
 void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
-                       enum blob_state from, enum blob_state to);
+                       enum blob_state from, enum blob_state to,
+                       const struct registry_stamp *stamp);
 
-/* One program nobody has checked yet. Returns: false when there is none. */
+/* The next program after sha256, in a circle, that nobody has checked yet; all zeros to begin.
+ * Returns: false when there is none. */
 bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],
                              uint64_t *size);
 
@@ -87,6 +92,20 @@ int registry_change_put(struct registry_change **out, struct registry *registry,
 /* Returns: 0; -ENOENT; -EACCES; -EBUSY; -ENOMEM. */
 int registry_change_drop(struct registry_change **out, struct registry *registry, const char *name,
                          uid_t uid, struct hl_error *err);
+
+/* Whether a snapshot of size bytes may be kept of an image: -ENOENT when the name stands for
+ * another version than manifest's, -EACCES when uid is not its owner, -EDQUOT past max bytes of
+ * files of its owner's snapshots. */
+int registry_snapshot_admit(const struct registry *registry, const struct manifest *manifest,
+                            uid_t uid, uint64_t size, uint64_t max, struct hl_error *err);
+
+/* temp (registry_snapshot.h) becomes the image's, if all of the above still holds; it is gone
+ * otherwise. */
+int registry_snapshot_put(struct registry *registry, const struct manifest *manifest, uid_t uid,
+                          uint64_t size, uint64_t max, const char *temp, struct hl_error *err);
+
+/* The snapshot of that version is of no use. */
+void registry_snapshot_drop(struct registry *registry, const char *name, uint64_t version);
 
 void registry_change_run(struct registry_change *change);
 

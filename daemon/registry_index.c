@@ -112,6 +112,14 @@ size_t index_after(const struct index *index, const char *name)
     return at + found;
 }
 
+size_t index_blob_after(const struct index *index, const uint8_t sha256[REGISTRY_SHA256_SIZE])
+{
+    bool found;
+    size_t at = lower(&index->blobs, compare_sha256, sha256, &found);
+
+    return at + found;
+}
+
 void index_add(struct index *index, struct index_entry *entry)
 {
     bool found;

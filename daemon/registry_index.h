@@ -13,14 +13,17 @@ struct index_blob {
     uint8_t sha256[REGISTRY_SHA256_SIZE];
     uint64_t size;
     enum blob_state state;
-    size_t references; /* entries that stand for it */
+    struct registry_stamp stamp; /* the file that was found good; none while nobody read it */
+    size_t references;           /* entries that stand for it */
 };
 
 struct index_entry {
     struct manifest manifest;
     enum entry_state state;
     uint64_t generation;
-    struct index_blob *blob; /* NULL unless state is ENTRY_USABLE */
+    struct index_blob *blob;   /* NULL unless state is ENTRY_USABLE */
+    uint64_t snapshot;         /* bytes of its file; 0: none */
+    uint64_t snapshot_version; /* changes whenever that is another */
 };
 
 struct index_array {
@@ -37,6 +40,7 @@ struct registry {
     struct registry_store store;
     struct index index;
     uint64_t generation;
+    uint64_t snapshot_versions;
     bool changing;
 };
 
@@ -50,6 +54,9 @@ struct index_blob *index_find_blob(const struct index *index,
 
 /* Position of the first entry whose name comes after name. */
 size_t index_after(const struct index *index, const char *name);
+
+/* Position of the first program whose digest comes after sha256. */
+size_t index_blob_after(const struct index *index, const uint8_t sha256[REGISTRY_SHA256_SIZE]);
 
 void index_add(struct index *index, struct index_entry *entry);
 void index_add_blob(struct index *index, struct index_blob *blob);

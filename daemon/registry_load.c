@@ -20,6 +20,7 @@
 #include "daemon/log.h"
 #include "daemon/registry.h"
 #include "daemon/registry_index.h"
+#include "daemon/registry_snapshot.h"
 
 static void dir_close(DIR **dir)
 {
@@ -74,7 +75,7 @@ static enum blob_state look_for_program(const struct registry *registry, const s
     struct hl_error err = HL_ERROR_INIT;
     int fd;
 
-    if (registry_store_program(&registry->store, m->sha256, m->size, false, &fd, &err) < 0) {
+    if (registry_store_program(&registry->store, m->sha256, m->size, false, &fd, NULL, &err) < 0) {
         log_error("image %s cannot be called: %s", m->name, err.text);
         return BLOB_DAMAGED;
     }
@@ -173,6 +174,33 @@ static int collect_programs(struct registry *registry)
     return -errno;
 }
 
+/* Notes which images have a snapshot; removes what is nobody's. Which version of its image a file
+ * is of shows when it is read. */
+static int find_snapshots(struct registry *registry)
+{
+    _cleanup_(dir_close) DIR *dir = dir_open(registry->store.snapshots);
+    const struct dirent *file;
+
+    if (!dir)
+        return -errno;
+    for (errno = 0; (file = readdir(dir)); errno = 0) {
+        struct index_entry *entry = index_find(&registry->index, file->d_name);
+        struct stat st;
+
+        if (is_temp(file->d_name))
+            registry_snapshot_discard(&registry->store, file->d_name);
+        else if (!entry && hl_name_valid(file->d_name, strlen(file->d_name)))
+            registry_snapshot_remove(&registry->store, file->d_name);
+        else if (entry &&
+                 fstatat(registry->store.snapshots, file->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                 st.st_size > 0) {
+            entry->snapshot = (uint64_t)st.st_size;
+            entry->snapshot_version = ++registry->snapshot_versions;
+        }
+    }
+    return -errno;
+}
+
 int registry_open(struct registry **out, const char *state_dir, const struct registry_io *io,
                   struct hl_error *err)
 {
@@ -187,6 +215,8 @@ int registry_open(struct registry **out, const char *state_dir, const struct reg
         r = load_manifests(registry);
         if (r == 0)
             r = collect_programs(registry);
+        if (r == 0)
+            r = find_snapshots(registry);
         if (r < 0)
             hl_error_set(err, r, "%s: cannot read the registry: %s", state_dir, strerror(-r));
     }

@@ -74,12 +74,13 @@ int registry_store_open(struct registry_store *store, const char *state_dir,
                         const struct registry_io *io, struct hl_error *err)
 {
     struct registry_store opened = REGISTRY_STORE_INIT;
-    _cleanup_free_ char *images = NULL, *manifests = NULL;
+    _cleanup_free_ char *images = NULL, *manifests = NULL, *snapshots = NULL;
     _cleanup_close_ int dir = -1;
     int r;
 
     if (asprintf(&images, "%s/images", state_dir) < 0 ||
-        asprintf(&manifests, "%s/manifests", state_dir) < 0)
+        asprintf(&manifests, "%s/manifests", state_dir) < 0 ||
+        asprintf(&snapshots, "%s/snapshots", state_dir) < 0)
         return -ENOMEM;
     make_parents(state_dir);
     dir = open_dir(AT_FDCWD, state_dir, state_dir, err);
@@ -91,6 +92,8 @@ int registry_store_open(struct registry_store *store, const char *state_dir,
         r = opened.images = open_dir(dir, "images", images, err);
     if (r >= 0)
         r = opened.manifests = open_dir(dir, "manifests", manifests, err);
+    if (r >= 0)
+        r = opened.snapshots = open_dir(dir, "snapshots", snapshots, err);
     if (r >= 0 && fsync(dir) < 0)
         r = hl_error_set(err, -errno, "%s: %s", state_dir, strerror(errno));
     if (r < 0) {
@@ -107,9 +110,11 @@ void registry_store_close(struct registry_store *store)
         close(store->images);
     if (store->manifests >= 0)
         close(store->manifests);
+    if (store->snapshots >= 0)
+        close(store->snapshots);
     if (store->lock >= 0)
         close(store->lock);
-    store->images = store->manifests = store->lock = -1;
+    store->images = store->manifests = store->snapshots = store->lock = -1;
 }
 
 /* Reads size bytes of from and hashes them; what was hashed is written to `to` unless that is -1.
@@ -301,7 +306,7 @@ void registry_store_collect(const struct registry_store *store,
 
 int registry_store_program(const struct registry_store *store,
                            const uint8_t sha256[REGISTRY_SHA256_SIZE], uint64_t size, bool check,
-                           int *fd, struct hl_error *err)
+                           int *fd, struct registry_stamp *stamp, struct hl_error *err)
 {
     _cleanup_close_ int opened = -1;
     char hex[REGISTRY_HEX_SIZE];
@@ -316,6 +321,13 @@ int registry_store_program(const struct registry_store *store,
         return hl_error_set(err, -errno, "program %s: %s", hex, strerror(errno));
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
         return hl_error_set(err, -EBADMSG, "program %s is damaged: its size is wrong", hex);
+    if (stamp)
+        *stamp = (struct registry_stamp){
+            .device = st.st_dev,
+            .inode = st.st_ino,
+            .changed_s = st.st_ctim.tv_sec,
+            .changed_ns = st.st_ctim.tv_nsec,
+        };
     r = check ? copy_and_check(store->io, opened, -1, size, sha256) : 0;
     if (r == -EINVAL)
         return hl_error_set(err, -EBADMSG, "program %s is damaged: its content has another digest",
@@ -324,4 +336,10 @@ int registry_store_program(const struct registry_store *store,
         return hl_error_set(err, r, "program %s cannot be read: %s", hex, strerror(-r));
     *fd = hl_steal_fd(&opened);
     return 0;
+}
+
+bool registry_stamp_same(const struct registry_stamp *a, const struct registry_stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->changed_s == b->changed_s &&
+           a->changed_ns == b->changed_ns;
 }

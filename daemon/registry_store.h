@@ -4,8 +4,9 @@
 
 /*
  * The registry's directories: images/<sha256> holds programs, manifests/<name> says which program a
- * name stands for. These functions touch the disk alone and so may run on any thread, one change at
- * a time; what is registered is the index's to know (registry.h).
+ * name stands for, snapshots/<name> what was made of it (registry_snapshot.h). These functions
+ * touch the disk alone and so may run on any thread, one change at a time; what is registered is
+ * the index's to know (registry.h).
  */
 
 #include <stdbool.h>
@@ -20,11 +21,18 @@ struct registry_store {
     int lock; /* held while open: one hld for a state directory */
     int images;
     int manifests;
+    int snapshots;
+};
+
+/* Which state of which file was looked at: it changes whenever the file's bytes do. */
+struct registry_stamp {
+    uint64_t device, inode; /* 0, 0: none */
+    int64_t changed_s, changed_ns;
 };
 
 #define REGISTRY_STORE_INIT                                                                        \
     {                                                                                              \
-        .io = NULL, .lock = -1, .images = -1, .manifests = -1                                      \
+        .io = NULL, .lock = -1, .images = -1, .manifests = -1, .snapshots = -1                     \
     }
 
 /* Makes the directories where missing (mode 0700), refuses ones that others may write, takes the
@@ -55,9 +63,12 @@ void registry_store_collect(const struct registry_store *store,
                             const uint8_t sha256[REGISTRY_SHA256_SIZE]);
 
 /* *fd: the program, read-only. check: read all of it and compare its digest. Returns: 0; -EBADMSG
- * for a program that is missing or is not what its name says; another negative errno. */
+ * for a program that is missing or is not what its name says; another negative errno. *stamp, if
+ * not NULL: what was opened, as it was before it was read. */
 int registry_store_program(const struct registry_store *store,
                            const uint8_t sha256[REGISTRY_SHA256_SIZE], uint64_t size, bool check,
-                           int *fd, struct hl_error *err);
+                           int *fd, struct registry_stamp *stamp, struct hl_error *err);
+
+bool registry_stamp_same(const struct registry_stamp *a, const struct registry_stamp *b);
 
 #endif

@@ -32,6 +32,8 @@ struct stub {
     bool told;
     bool late; /* connections are not told of for now */
     bool slow;
+    int snapshot;           /* that came before the Reply, or -1 */
+    uint64_t registered_ns; /* of the last entry of a Reply */
 };
 
 static void stub_send(struct stub *stub, Hl__Control__ToFront *packet, int fd)
@@ -135,6 +137,32 @@ static void stub_named(struct stub *stub, int kind, const char *line)
     stub_request(stub, &request, -1);
 }
 
+/* "k NAME FLAGS PROGRAM SNAPSHOT", of the image of the last entry heard of: u unsealed, z wrong
+ * size, n no descriptor, t another time, b very big */
+static void stub_save(struct stub *stub, const char *line)
+{
+    Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
+    Hl__Control__SaveSnapshot asked = HL__CONTROL__SAVE_SNAPSHOT__INIT;
+    char name[128] = "", flags[16] = "", program[1024] = "", content[1024] = "";
+    uint8_t sha256[32];
+    int fd;
+
+    sscanf(line, "k %127s %15s %1023s %1023s", name, flags, program, content);
+    crypto_hash_sha256(sha256, (const uint8_t *)program, strlen(program));
+    asked.name = name;
+    asked.sha256.data = sha256;
+    asked.sha256.len = sizeof(sha256);
+    asked.registered_unix_ns = stub->registered_ns + (strchr(flags, 't') ? 1 : 0);
+    asked.size = strlen(content) + (strchr(flags, 'z') ? 1 : 0);
+    if (strchr(flags, 'b'))
+        asked.size = UINT64_MAX;
+    request.kind_case = HL__CONTROL__REQUEST__KIND_SAVE_SNAPSHOT;
+    request.save_snapshot = &asked;
+    fd = memory_file(content, strlen(content), !strchr(flags, 'u'));
+    stub_request(stub, &request, strchr(flags, 'n') ? -1 : fd);
+    close(fd);
+}
+
 /* What a client told the worker to do; anything else is echoed. */
 static void stub_obey(struct stub *stub, int client, char *line)
 {
@@ -170,6 +198,9 @@ static void stub_obey(struct stub *stub, int client, char *line)
     case 'r':
         stub_register(stub, line);
         break;
+    case 'k':
+        stub_save(stub, line);
+        break;
     case 'R':
         stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
         break;
@@ -190,6 +221,27 @@ static void stub_obey(struct stub *stub, int client, char *line)
         if (write(client, line, strlen(line)) < 0)
             break;
     }
+}
+
+/* "+CONTENT" of a snapshot, "*" for one that was damaged. Returns: how many bytes. */
+static int stub_tell_snapshot(struct stub *stub, const Hl__Control__Reply *reply, char *text)
+{
+    int n = 0;
+
+    if (reply->n_entries == 1)
+        stub->registered_ns = reply->entries[0]->registered_unix_ns;
+    if (reply->snapshot_damaged)
+        text[n++] = '*';
+    if (stub->snapshot >= 0) {
+        int seals = fcntl(stub->snapshot, F_GET_SEALS);
+        ssize_t got = pread(stub->snapshot, text + n + 1, 64, 0);
+
+        text[n] = (seals & F_SEAL_WRITE) && (seals & F_SEAL_SHRINK) ? '+' : '!';
+        n += 1 + (int)got;
+        close(stub->snapshot);
+        stub->snapshot = -1;
+    }
+    return n;
 }
 
 static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int fd)
@@ -217,6 +269,7 @@ static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int f
         text[n] = writable ? '!' : '=';
         n += 1 + (int)got;
     }
+    n += stub_tell_snapshot(stub, reply, text + n);
     if (stub->count > 0 && write(stub->clients[stub->count - 1], text, (size_t)n) < 0)
         return;
 }
@@ -248,6 +301,11 @@ static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, 
         break;
     case HL__CONTROL__TO_WORKER__KIND_REPLY:
         stub_reply(stub, packet->reply, fd);
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_SNAPSHOT:
+        if (stub->snapshot >= 0)
+            _exit(8);
+        stub->snapshot = fd;
         break;
     case HL__CONTROL__TO_WORKER__KIND_INVALIDATE:
         stub->told = true;
@@ -297,7 +355,7 @@ static void stub_client(struct stub *stub, unsigned int index)
 
 int front_stub_main(int channel)
 {
-    struct stub stub = {.channel = channel};
+    struct stub stub = {.channel = channel, .snapshot = -1};
 
     for (;;) {
         struct pollfd fds[CLIENTS_MAX + 1];
