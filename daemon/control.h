@@ -12,6 +12,9 @@
 
 #define CONTROL_PACKET_MAX 65536u
 
+/* Larger snapshots are not kept: they take longer to read than most programs take to start. */
+#define CONTROL_SNAPSHOT_MAX (64u << 20)
+
 /* Sends without blocking if fd is non-blocking. passed_fd: borrowed, -1 for none.
  * Returns: 0, -EMSGSIZE, -EAGAIN, or another negative errno. */
 int control_send(int fd, const ProtobufCMessage *message, int passed_fd);

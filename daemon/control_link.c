@@ -215,6 +215,25 @@ static void on_reply(struct control_link *link, Hl__Control__ToWorker *message, 
     hl_cleanup_closep(&fd);
 }
 
+/* Takes fd. */
+static void on_snapshot(struct control_link *link, const Hl__Control__Snapshot *snapshot, int fd)
+{
+    _cleanup_close_ int own = fd;
+
+    LIST_FOREACH(l, &link->sent)
+    {
+        struct control_request *request = LIST_ENTRY(l, struct control_request, link);
+
+        if (request->request.id != snapshot->id ||
+            request->request.kind_case != HL__CONTROL__REQUEST__KIND_RESOLVE ||
+            request->snapshot_fd >= 0)
+            continue;
+        request->snapshot_fd = hl_steal_fd(&own);
+        return;
+    }
+    log_warning("a snapshot from the front that has no place here");
+}
+
 static void on_reload(struct engine *engine, const Hl__Control__Settings *reload)
 {
     struct hl_error err = HL_ERROR_INIT;
@@ -239,6 +258,9 @@ static void serve(struct control_link *link, Hl__Control__ToWorker *message, int
     case HL__CONTROL__TO_WORKER__KIND_CONNECTION:
         engine->received++;
         engine_connection(engine, hl_steal_fd(&own));
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_SNAPSHOT:
+        on_snapshot(link, message->snapshot, hl_steal_fd(&own));
         break;
     case HL__CONTROL__TO_WORKER__KIND_INVALIDATE:
         images_invalidate(engine, message->invalidate->name);

@@ -31,7 +31,8 @@ struct control_request {
     /* The answer, on shard. reply is valid until done returns; NULL when the front is gone. */
     Hl__Control__ToWorker *message; /* owns reply */
     const Hl__Control__Reply *reply;
-    int reply_fd; /* -1 or the receiver's */
+    int reply_fd;    /* -1 or the receiver's */
+    int snapshot_fd; /* of a Snapshot before the reply: likewise; -1 from the maker */
 };
 
 int control_link_new(struct control_link **out, struct engine *engine, int fd); /* takes fd */

@@ -122,6 +122,8 @@ libengine_la_SOURCES = \
 	daemon/program.h \
 	daemon/run.c \
 	daemon/run.h \
+	daemon/saves.c \
+	daemon/saves.h \
 	daemon/seccomp.c \
 	daemon/service.c \
 	daemon/service.h \

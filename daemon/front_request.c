@@ -338,7 +338,7 @@ static int take_save(struct request *request, const Hl__Control__SaveSnapshot *a
         return r;
     if (asked->sha256.len != sizeof(m->sha256))
         return hl_error_set(err, -EINVAL, "sha256 must be %zu bytes", sizeof(m->sha256));
-    if (asked->size == 0 || asked->size > REGISTRY_SNAPSHOT_MAX)
+    if (asked->size == 0 || asked->size > CONTROL_SNAPSHOT_MAX)
         return hl_error_set(err, -EMSGSIZE, "a snapshot of %" PRIu64 " bytes is not kept",
                             asked->size);
     memcpy(m->sha256, asked->sha256.data, sizeof(m->sha256));

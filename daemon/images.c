@@ -6,25 +6,41 @@
  * entry. Programs are built on libuv's thread pool, since that takes milliseconds and runs the
  * guest's start-up. A failed build is remembered for a second, so that calls of a broken image do
  * not build it over and over; that a name is unknown is not remembered at all.
+ *
+ * A program that nobody uses costs its bytes, two descriptors and some mappings. So there are never
+ * more than a number of them, and no more bytes than the budget says; the one that was called the
+ * longest time ago goes first. Whoever calls it again has it loaded again.
  */
 #include "config.h"
 
 #include "daemon/images.h"
 
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
 #include "daemon/program.h"
+#include "daemon/saves.h"
 #include "daemon/shard.h"
 #include "hv/timer.h"
 
 #define BUCKETS         1024u
 #define FAILURE_KEPT_NS 1000000000ull
+
+/* Descriptors and mappings of programs that are kept: a snapshot has up to two memory files, and up
+ * to SNAPSHOT_EXTENTS_MAX + SNAPSHOT_LOW_EXTENTS_MAX = 36 extents with as many gaps, mapped once
+ * for the host and once in each instance. 512 programs and 256 instances at the worst are 56,000
+ * mappings of the 65,530 that a process may have (vm.max_map_count). Where descriptors are scarcer,
+ * programs get their share of them. */
+#define PROGRAMS_MAX   512u
+#define PROGRAMS_LEAST 16u
+#define FILES_SHARE    8u
 
 enum entry_state {
     ENTRY_ASKING, /* the registry */
@@ -38,6 +54,7 @@ struct entry {
     struct engine *engine;
     char name[HL_NAME_MAX + 1];
     enum entry_state state;
+    bool counted;        /* in images->programs */
     struct list waiters; /* struct resolve */
     struct program *program;
     enum hl_status status;
@@ -53,7 +70,9 @@ struct entry {
 struct images {
     struct engine *engine;
     struct list buckets[BUCKETS];
-    size_t count;
+    unsigned int programs, programs_max; /* entries being built or ready */
+    struct snapshot_key key;             /* of this worker's snapshots */
+    struct saves saves;
 };
 
 static struct list *bucket(struct images *images, const char *name)
@@ -79,6 +98,8 @@ static struct entry *find(struct images *images, const char *name)
 
 static void entry_free(struct entry *entry)
 {
+    if (entry->counted)
+        entry->engine->images->programs--;
     list_remove(&entry->link);
     program_unref(entry->program);
     free(entry);
@@ -119,6 +140,10 @@ static void settle(struct entry *entry, enum entry_state state)
 
     entry->state = state;
     entry->failed_ns = hv_now_ns();
+    if (state == ENTRY_FAILED && entry->counted) {
+        entry->counted = false;
+        entry->engine->images->programs--;
+    }
     answer_all(entry);
     if (list_empty(&entry->link) || (state == ENTRY_FAILED && !built))
         entry_free(entry);
@@ -143,61 +168,123 @@ static void build(uv_work_t *work)
         entry->result = program_new(&entry->program, &entry->load, &entry->err);
 }
 
+/* What came of the snapshot that was kept, and whether the program had to be started. */
+static void note_snapshot(struct entry *entry)
+{
+    struct shard *shard = &entry->engine->shards[0];
+    int r = entry->load.snapshot_result;
+
+    if (entry->result < 0)
+        stats_add(&shard->stats, STAT_BUILD_FAILURES, 1);
+    else
+        stats_add(&shard->stats, entry->program->loaded ? STAT_SNAPSHOTS_LOADED : STAT_BUILDS, 1);
+    if (r == 0 || r == -ESTALE)
+        return;
+    stats_add(&shard->stats, STAT_SNAPSHOTS_REFUSED, 1);
+    log_limited(&shard->log_limit, LOG_LEVEL_WARNING,
+                "image %s: its snapshot is not used and made again: %s", entry->name,
+                entry->load.snapshot_err.text[0] ? entry->load.snapshot_err.text : strerror(-r));
+}
+
 static void on_built(uv_work_t *work, int status)
 {
     struct entry *entry = work->data;
     struct shard *shard = &entry->engine->shards[0];
 
     shard->works--;
-    close(entry->load.fd);
+    hl_cleanup_closep(&entry->load.fd);
+    hl_cleanup_closep(&entry->load.snapshot_fd);
     if (status < 0)
         entry->result = status;
-    stats_add(&shard->stats, entry->result < 0 ? STAT_BUILD_FAILURES : STAT_BUILDS, 1);
+    note_snapshot(entry);
     if (entry->result < 0) {
         entry->status = program_status(entry->result);
         hl_error_wrap(&entry->err, entry->result, "image '%s'", entry->name);
         log_limited(&shard->log_limit, LOG_LEVEL_WARNING, "%s", entry->err.text);
         settle(entry, ENTRY_FAILED);
     } else {
+        if (!list_empty(&entry->link))
+            saves_add(&entry->engine->images->saves, entry->program);
         settle(entry, ENTRY_READY);
     }
 }
 
+/* Whether the entry serves nobody: not a call, not an instance, and for a failed one, no memory. */
+static bool is_spare(const struct entry *entry)
+{
+    struct program *program = entry->program;
+
+    if (entry->state == ENTRY_FAILED)
+        return hv_now_ns() - entry->failed_ns > FAILURE_KEPT_NS;
+    return entry->state == ENTRY_READY && atomic_load(&program->instances) == 0 &&
+           atomic_load(&program->queued) == 0;
+}
+
+/* The spare one to go first: what failed, then the longest unused. */
+static struct entry *find_spare(struct images *images)
+{
+    struct entry *oldest = NULL;
+    uint64_t oldest_ms = UINT64_MAX;
+
+    for (unsigned int i = 0; i < BUCKETS; i++) {
+        LIST_FOREACH(l, &images->buckets[i])
+        {
+            struct entry *entry = LIST_ENTRY(l, struct entry, link);
+            uint64_t used_ms;
+
+            if (!is_spare(entry))
+                continue;
+            used_ms = entry->program ? atomic_load(&entry->program->used_ms) : 0;
+            if (used_ms < oldest_ms) {
+                oldest = entry;
+                oldest_ms = used_ms;
+            }
+        }
+    }
+    return oldest;
+}
+
 /* Where programs leave little room for another one's start-up, those that serve nobody go: whoever
- * asks for one again has it built anew. */
+ * asks for one again has it made anew. What is used counts however much that is. */
 static void make_room(struct images *images, uint64_t need)
 {
     struct budget *budget = &images->engine->budget;
     uint64_t used = budget_used(budget, BUDGET_PROGRAMS) + 2 * need;
     uint64_t limit = atomic_load(&budget->limit[BUDGET_PROGRAMS]);
 
-    for (unsigned int i = 0; i < BUCKETS && used > limit; i++) {
-        LIST_FOREACH(l, &images->buckets[i])
-        {
-            struct entry *entry = LIST_ENTRY(l, struct entry, link);
-            struct program *program = entry->program;
-            char name[sizeof(entry->name)];
+    while (used > limit || images->programs >= images->programs_max) {
+        struct entry *entry = find_spare(images);
+        char name[sizeof(entry->name)];
+        uint64_t bytes;
 
-            if (used <= limit || entry->state != ENTRY_READY ||
-                atomic_load(&program->instances) > 0 || atomic_load(&program->queued) > 0)
-                continue;
-            used -= program->memory.amount < used ? program->memory.amount : used;
-            memcpy(name, entry->name, sizeof(name)); /* the entry goes */
-            images_invalidate(images->engine, name);
-        }
+        if (!entry)
+            return;
+        bytes = entry->program ? entry->program->memory.amount : 0;
+        used -= bytes < used ? bytes : used;
+        memcpy(name, entry->name, sizeof(name)); /* the entry goes */
+        images_invalidate(images->engine, name);
     }
 }
 
-/* Takes fd. */
-static void start_build(struct entry *entry, int fd)
+static void count(struct entry *entry)
+{
+    entry->counted = true;
+    entry->engine->images->programs++;
+}
+
+/* Takes both descriptors. */
+static void start_build(struct entry *entry, int fd, int snapshot_fd)
 {
     struct engine *engine = entry->engine;
     struct shard *shard = &engine->shards[0];
 
     make_room(engine->images, entry->load.entry.limits.memory);
+    count(entry);
     entry->state = ENTRY_BUILDING;
-    entry->load.digest_known = true;
+    entry->load.digest = PROGRAM_DIGEST_CHECKED;
     entry->load.fd = fd;
+    entry->load.snapshot_fd = snapshot_fd;
+    entry->load.key = &engine->images->key;
     entry->load.hv = engine->hv;
     entry->load.host = engine->host;
     entry->load.budget = &engine->budget;
@@ -214,8 +301,10 @@ static void on_reply(struct control_request *request)
     struct entry *entry = LIST_ENTRY(request, struct entry, request);
     const struct settings *settings = &entry->engine->shards[0].settings;
     const Hl__Control__Reply *reply = request->reply;
-    _cleanup_close_ int fd = request->reply_fd;
+    _cleanup_close_ int fd = request->reply_fd, snapshot_fd = request->snapshot_fd;
 
+    if (reply && reply->snapshot_damaged)
+        stats_add(&entry->engine->shards[0].stats, STAT_SNAPSHOTS_REFUSED, 1);
     if (!reply) {
         fail(entry, HL_STATUS_UNAVAILABLE, "hld is stopping");
         return;
@@ -238,7 +327,7 @@ static void on_reply(struct control_request *request)
         fail(entry, HL_STATUS_FAILED_PRECONDITION, "the program is over max_image_size");
         return;
     }
-    start_build(entry, hl_steal_fd(&fd));
+    start_build(entry, hl_steal_fd(&fd), hl_steal_fd(&snapshot_fd));
 }
 
 static struct entry *entry_new(struct images *images, const char *name)
@@ -262,7 +351,7 @@ static struct entry *ask(struct images *images, const char *name)
         return NULL;
     entry->state = ENTRY_ASKING;
     entry->request.shard = &images->engine->shards[0];
-    entry->request.fd = -1;
+    entry->request.fd = entry->request.snapshot_fd = -1;
     entry->request.done = on_reply;
     hl__control__request__init(&entry->request.request);
     hl__control__name__init(&entry->request_name);
@@ -329,8 +418,11 @@ void images_install(struct engine *engine, struct program *program)
         program_unref(program); /* the first call builds it again */
         return;
     }
+    count(entry);
     entry->state = ENTRY_READY;
     entry->program = program;
+    atomic_store(&program->used_ms, uv_now(&engine->shards[0].loop));
+    saves_add(&engine->images->saves, program);
 }
 
 size_t images_list(struct images *images, struct program ***out)
@@ -362,6 +454,27 @@ size_t images_list(struct images *images, struct program ***out)
 
 /* --- life ----------------------------------------------------------------------------------- */
 
+/* What all snapshots of this worker have in common. */
+static void set_key(struct snapshot_key *key, const struct engine *engine)
+{
+    struct hv_features features;
+
+    memcpy(key->version, engine->version, strnlen(engine->version, sizeof(key->version) - 1));
+    snapshot_host_features(&features, engine->hv, engine->host);
+    crypto_generichash(key->host, sizeof(key->host), (const uint8_t *)features.list,
+                       features.count * sizeof(features.list[0]), NULL, 0);
+}
+
+static unsigned int count_programs(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / FILES_SHARE >= PROGRAMS_MAX)
+        return PROGRAMS_MAX;
+    limit.rlim_cur /= FILES_SHARE;
+    return limit.rlim_cur < PROGRAMS_LEAST ? PROGRAMS_LEAST : (unsigned int)limit.rlim_cur;
+}
+
 int images_new(struct images **out, struct engine *engine)
 {
     struct images *images = calloc(1, sizeof(*images));
@@ -369,6 +482,9 @@ int images_new(struct images **out, struct engine *engine)
     if (!images)
         return -ENOMEM;
     images->engine = engine;
+    images->programs_max = count_programs();
+    set_key(&images->key, engine);
+    saves_init(&images->saves, engine, &images->key);
     for (unsigned int i = 0; i < BUCKETS; i++)
         list_init(&images->buckets[i]);
     *out = images;
@@ -384,6 +500,7 @@ void images_free(struct images *images)
 {
     if (!images)
         return;
+    saves_fini(&images->saves);
     for (unsigned int i = 0; i < BUCKETS; i++) {
         while (!list_empty(&images->buckets[i]))
             entry_free(LIST_ENTRY(images->buckets[i].next, struct entry, link));

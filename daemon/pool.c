@@ -125,6 +125,7 @@ int pool_take(struct pool *pool, struct pooled **out, struct hl_error *err)
         return r;
     pool->busy++;
     atomic_fetch_add(&pool->program->running, 1);
+    atomic_store_explicit(&pool->program->used_ms, uv_now(&shard->loop), memory_order_relaxed);
     return 0;
 }
 

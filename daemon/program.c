@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a descriptor to a snapshot. The file behind the descriptor may change under us or shrink, so
- * it is copied into memory of our own first; digest, parser and loader all see that copy.
+ * it is copied into memory of our own first; digest, parser and loader all see that copy. A program
+ * that the front hands out is not hashed again here: the front has hashed that very file in the
+ * state it is in, nobody but hld can write to it, and hashing would take longer than all the rest
+ * of a first call. What a client uploads is.
+ *
+ * A snapshot that does not fit or is not sound is as good as none: the program is started then. It
+ * never costs the image.
  */
 #include "config.h"
 
@@ -65,8 +71,11 @@ static int copy_program(struct program *program, const struct program_load *load
     if (r < 0)
         return r;
     mprotect(program->elf, load->entry.size, PROT_READ);
+    if (load->digest == PROGRAM_DIGEST_CHECKED)
+        return 0;
     crypto_hash_sha256(digest, program->elf, load->entry.size);
-    if (load->digest_known && memcmp(digest, load->entry.sha256, sizeof(digest)) != 0)
+    if (load->digest == PROGRAM_DIGEST_CLAIMED &&
+        memcmp(digest, load->entry.sha256, sizeof(digest)) != 0)
         return hl_error_set(err, -EBADMSG, "the program's SHA-256 is not what it should be");
     memcpy(program->entry.sha256, digest, sizeof(digest));
     return 0;
@@ -84,7 +93,35 @@ static int charge_start(struct program *program, struct budget *budget, struct h
                         bytes);
 }
 
-int program_new(struct program **out, const struct program_load *load, struct hl_error *err)
+struct snapshot_key program_key(const struct program_entry *entry, const struct snapshot_key *key)
+{
+    struct snapshot_key own = *key;
+
+    _Static_assert(sizeof(own.program) == PROGRAM_DIGEST_SIZE, "SHA-256");
+    memset(own.name, 0, sizeof(own.name));
+    memcpy(own.name, entry->name, strlen(entry->name));
+    memcpy(own.program, entry->sha256, sizeof(own.program));
+    return own;
+}
+
+/* Returns: whether the snapshot that came along is the program's now. */
+static bool load_snapshot(struct program *program, struct program_load *load,
+                          const struct snapshot_options *options)
+{
+    struct snapshot_key key;
+
+    load->snapshot_result = 0;
+    if (load->snapshot_fd < 0)
+        return false;
+    key = program_key(&program->entry, load->key);
+    load->snapshot_result =
+        snapshot_file_load(&program->snap, load->snapshot_fd, load->hv, load->host, program->img,
+                           options, &key, &load->snapshot_err);
+    program->loaded = load->snapshot_result == 0;
+    return program->loaded;
+}
+
+int program_new(struct program **out, struct program_load *load, struct hl_error *err)
 {
     struct program *program = calloc(1, sizeof(*program));
     struct snapshot_options options;
@@ -115,7 +152,8 @@ int program_new(struct program **out, const struct program_load *load, struct hl
             .log = program_log_line,
             .opaque = &program->log,
         };
-        r = snapshot_build(&program->snap, load->hv, load->host, program->img, &options, err);
+        if (!load_snapshot(program, load, &options))
+            r = snapshot_build(&program->snap, load->hv, load->host, program->img, &options, err);
     }
     if (r < 0) {
         program_unref(program);

@@ -20,6 +20,7 @@
 #include "daemon/settings.h"
 #include "hv/image.h"
 #include "hv/snapshot.h"
+#include "hv/snapshot_file.h"
 #include "proto/hl.pb-c.h"
 
 #define PROGRAM_DIGEST_SIZE 32
@@ -53,7 +54,8 @@ struct program {
     struct image *img;
     struct snapshot *snap;
     struct charge memory; /* of BUDGET_PROGRAMS */
-    uint64_t start_ns;    /* what its start-up took */
+    uint64_t start_ns;    /* what its start-up took, or loading what was left of one */
+    bool loaded;          /* snap came as a file */
     struct program_log log;
 
     atomic_uint instances; /* of all shards; at most entry.limits.max_instances */
@@ -61,23 +63,41 @@ struct program {
     atomic_uint running, warm;
     atomic_uchar *tends_long; /* a number a function: how long its calls have been (call.c) */
     _Atomic uint64_t calls, errors;
-    _Atomic uint64_t wanted; /* shards that wait for an instance, one bit each */
+    _Atomic uint64_t used_ms; /* when an instance was last taken for a call; a shard's clock */
+    _Atomic uint64_t wanted;  /* shards that wait for an instance, one bit each */
+};
+
+enum program_digest {
+    PROGRAM_DIGEST_UNKNOWN, /* entry.sha256 is filled in */
+    PROGRAM_DIGEST_CLAIMED, /* by a client: compared */
+    PROGRAM_DIGEST_CHECKED, /* by the front, of the file that fd is */
 };
 
 struct program_load {
-    struct program_entry entry; /* sha256 and size are checked unless digest_known is false */
-    bool digest_known;          /* false: fill entry.sha256 in */
-    int fd;                     /* borrowed; where the program is read from */
+    struct program_entry entry; /* size is checked */
+    enum program_digest digest;
+    int fd;          /* borrowed; where the program is read from */
+    int snapshot_fd; /* borrowed; a snapshot that may fit (hv/snapshot_file.h), or -1 */
+    const struct snapshot_key
+        *key; /* version and host of snapshots here; NULL without snapshot_fd */
     const struct hv_backend *hv;
     struct hv_host *host;
     struct budget *budget;
     uint64_t init_deadline_ns; /* from now */
+    /* What came of snapshot_fd: 0; -ESTALE where it did not fit, or why it was refused. */
+    int snapshot_result;
+    struct hl_error snapshot_err;
 };
 
-/* Reads, checks, loads and starts a program; blocks for milliseconds and runs untrusted code, so
- * not on a shard. Returns: 0; what image_new and snapshot_build return; -EBADMSG for another
- * digest; -ENOBUFS where the budget has no room for its start-up. */
-int program_new(struct program **out, const struct program_load *load, struct hl_error *err);
+/* Reads and checks a program and loads its snapshot, or starts it where there is none that can be
+ * used; blocks for milliseconds and runs untrusted code, so not on a shard. Returns: 0; what
+ * image_new and snapshot_build return; -EBADMSG for another digest; -ENOBUFS where the budget has
+ * no room for its start-up. */
+int program_new(struct program **out, struct program_load *load, struct hl_error *err);
+
+/* key for this program, from one for this worker. */
+struct snapshot_key program_key(const struct program_entry *entry, const struct snapshot_key *key);
+
 /* The status for what program_new returned. */
 enum hl_status program_status(int code);
 

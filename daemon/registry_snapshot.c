@@ -151,7 +151,7 @@ static int64_t read_trailer(int fd, const struct manifest *manifest, struct trai
     if (fstat(fd, &st) < 0)
         return -errno;
     if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(*trailer) ||
-        (uint64_t)st.st_size > registry_snapshot_file_size(REGISTRY_SNAPSHOT_MAX))
+        (uint64_t)st.st_size > registry_snapshot_file_size(CONTROL_SNAPSHOT_MAX))
         return hl_error_set(err, -EBADMSG, "its size is wrong");
     size = (uint64_t)st.st_size - sizeof(*trailer);
     if (pread(fd, trailer, sizeof(*trailer), (off_t)size) != (ssize_t)sizeof(*trailer))

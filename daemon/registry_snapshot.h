@@ -12,11 +12,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "daemon/control.h"
 #include "daemon/registry_manifest.h"
 #include "daemon/registry_store.h"
-
-/* Larger ones are not kept: they take longer to read than most programs take to start. */
-#define REGISTRY_SNAPSHOT_MAX (64u << 20)
 
 /* On any thread. Copies size bytes of `from`, a sealed memory file, to a new file, synced. temp:
  * its name, to be given to one of the next two. Returns: 0; -ENOSPC, -EIO, … with nothing left. */

@@ -60,9 +60,9 @@ static struct job *job_new(const struct request *request)
     }
     job->shard = request->conn->shard;
     job->shard->works++;
-    job->load.fd = -1;
+    job->load.fd = job->load.snapshot_fd = -1;
     job->control.shard = job->shard;
-    job->control.fd = -1;
+    job->control.fd = job->control.snapshot_fd = -1;
     hl__control__request__init(&job->control.request);
     return job;
 }
@@ -210,7 +210,7 @@ static void on_register_seen(struct control_request *control)
     else
         job->result = -EPROTO;
     if (job->result == 0 && now->memory == built.memory && now->io_size == built.io_size)
-        images_install(job->shard->engine, program_ref(job->program));
+        images_install(job->shard->engine, program_ref(job->program)); /* and saves it */
     else
         images_invalidate(job->shard->engine, job->load.entry.name);
 }
@@ -287,8 +287,8 @@ static int prepare_register(struct job *job, const Hl__V1__RegisterRequest *mess
     load->entry.size = upload->received;
     load->entry.private_ = message->private_;
     load->entry.owner_uid = job->shard->engine->uid;
-    load->digest_known = message->sha256.len > 0;
-    if (load->digest_known)
+    load->digest = message->sha256.len > 0 ? PROGRAM_DIGEST_CLAIMED : PROGRAM_DIGEST_UNKNOWN;
+    if (load->digest == PROGRAM_DIGEST_CLAIMED)
         memcpy(load->entry.sha256, message->sha256.data, PROGRAM_DIGEST_SIZE);
     load->hv = job->shard->engine->hv;
     load->host = job->shard->engine->host;

@@ -39,6 +39,9 @@ enum counter {
     STAT_POLL_HITS,         /* … and something came */
     STAT_BUILDS,
     STAT_BUILD_FAILURES,
+    STAT_SNAPSHOTS_LOADED,  /* came with the image and were used */
+    STAT_SNAPSHOTS_REFUSED, /* were damaged, or did not hold together */
+    STAT_SNAPSHOTS_SAVED,   /* given to the front to be kept */
     STAT_CONNECTIONS,
     STAT_CONNECTIONS_REFUSED,
     STAT_MALFORMED, /* connections closed for a malformed frame */

@@ -68,6 +68,7 @@ static void entry_of(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
     entry->sha256.data = image->sha256;
     entry->sha256.len = sizeof(image->sha256);
     entry->size = image->size;
+    entry->owner_uid = image->owner;
     entry->limits = limits;
 }
 
@@ -87,6 +88,31 @@ static void send_reply(struct rig *rig, Hl__Control__Reply *reply, int fd)
     message.kind_case = HL__CONTROL__TO_WORKER__KIND_REPLY;
     message.reply = reply;
     control_send(rig->control, &message.base, fd);
+}
+
+static void drop_snapshot(struct rig_image *image)
+{
+    if (image->has_snapshot)
+        close(image->snapshot_fd);
+    image->has_snapshot = false;
+}
+
+static void keep_snapshot(struct rig_image *image, int fd)
+{
+    drop_snapshot(image);
+    image->snapshot_fd = dup(fd);
+    image->has_snapshot = true;
+}
+
+static void send_snapshot(struct rig *rig, uint64_t id, const struct rig_image *image)
+{
+    Hl__Control__ToWorker message = HL__CONTROL__TO_WORKER__INIT;
+    Hl__Control__Snapshot snapshot = HL__CONTROL__SNAPSHOT__INIT;
+
+    snapshot.id = id;
+    message.kind_case = HL__CONTROL__TO_WORKER__KIND_SNAPSHOT;
+    message.snapshot = &snapshot;
+    control_send(rig->control, &message.base, image->snapshot_fd);
 }
 
 static void register_image(struct rig *rig, const Hl__Control__Register *in, int fd)
@@ -122,6 +148,13 @@ static void serve_request(struct rig *rig, const Hl__Control__Request *request, 
         rig->resolves++;
         image = find_image(rig, request->resolve->name);
         out = image ? image->fd : -1;
+        if (image && image->has_snapshot && !rig->silent && rig->refuse == 0)
+            send_snapshot(rig, request->id, image);
+    } else if (request->kind_case == HL__CONTROL__REQUEST__KIND_SAVE_SNAPSHOT && fd >= 0) {
+        rig->saves++;
+        image = find_image(rig, request->save_snapshot->name);
+        if (image)
+            keep_snapshot(image, fd);
     } else if (request->kind_case == HL__CONTROL__REQUEST__KIND_REGISTER && fd >= 0) {
         register_image(rig, request->register_, fd);
         image = find_image(rig, request->register_->name);
@@ -188,7 +221,7 @@ void rig_start(struct rig *rig, const struct settings *settings, unsigned int re
 {
     struct hv_host_config host_config = {-1, -1};
     struct engine_config config = {.hv = &hv_backend_fake,
-                                   .uid = 1000,
+                                   .uid = RIG_UID,
                                    .version = "test",
                                    .settings = *settings,
                                    .reset_skip = reset_skip};
@@ -209,6 +242,18 @@ void rig_start(struct rig *rig, const struct settings *settings, unsigned int re
     ck_assert_msg(engine_new(&rig->engine, &config, &err) == 0, "%s", err.text);
     pthread_create(&rig->front_thread, NULL, front, rig);
     pthread_create(&rig->engine_thread, NULL, run_engine, rig);
+}
+
+void rig_snapshot(struct rig *rig, const char *name, const void *data, size_t len)
+{
+    int fd = memfd_create("snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    ck_assert_int_eq(write(fd, data, len), (ssize_t)len);
+    ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW), 0);
+    pthread_mutex_lock(&rig->lock);
+    keep_snapshot(find_image(rig, name), fd);
+    pthread_mutex_unlock(&rig->lock);
+    close(fd);
 }
 
 void rig_add_raw(struct rig *rig, const char *name, const struct limits *limits, const void *data,
@@ -300,8 +345,10 @@ void rig_stop(struct rig *rig)
     shutdown(rig->control, SHUT_RDWR);
     pthread_join(rig->front_thread, NULL);
     close(rig->control);
-    for (size_t i = 0; i < rig->nimages; i++)
+    for (size_t i = 0; i < rig->nimages; i++) {
         close(rig->images[i].fd);
+        drop_snapshot(&rig->images[i]);
+    }
     hv_backend_fake.host_close(rig->host);
     pthread_mutex_destroy(&rig->lock);
     ck_assert_int_eq(fake_machines(), 0);
@@ -477,24 +524,40 @@ Hl__V1__InvokeResponse *rig_invoke_response(int fd, uint32_t stream, const struc
     return message;
 }
 
-uint64_t rig_counter(int fd, uint32_t stream, const char *name)
+static Hl__V1__StatsResponse *get_stats(int fd, uint32_t stream)
 {
     Hl__V1__StatsRequest request = HL__V1__STATS_REQUEST__INIT;
     Hl__V1__StatsResponse *stats;
     struct rig_response response;
-    uint64_t value = UINT64_MAX;
 
     rig_request(fd, stream, "hl.v1.Daemon", "Stats", 0, &request.base);
     ck_assert(rig_receive(fd, &response));
     stats = hl__v1__stats_response__unpack(NULL, response.envelope.payload.len,
                                            response.envelope.payload.data);
     ck_assert_ptr_nonnull(stats);
+    rig_response_free(&response);
+    return stats;
+}
+
+size_t rig_programs(int fd, uint32_t stream)
+{
+    Hl__V1__StatsResponse *stats = get_stats(fd, stream);
+    size_t n = stats->n_images;
+
+    hl__v1__stats_response__free_unpacked(stats, NULL);
+    return n;
+}
+
+uint64_t rig_counter(int fd, uint32_t stream, const char *name)
+{
+    Hl__V1__StatsResponse *stats = get_stats(fd, stream);
+    uint64_t value = UINT64_MAX;
+
     for (size_t i = 0; i < stats->n_counters; i++) {
         if (strcmp(stats->counters[i]->key, name) == 0)
             value = stats->counters[i]->value;
     }
     hl__v1__stats_response__free_unpacked(stats, NULL);
-    rig_response_free(&response);
     ck_assert_msg(value != UINT64_MAX, "no counter %s", name);
     return value;
 }

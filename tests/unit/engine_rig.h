@@ -19,12 +19,17 @@
 
 #define MS 1000000ull
 
+#define RIG_UID 1000u /* the worker's */
+
 struct rig_image {
     char name[64];
     struct limits limits;
     int fd; /* of the program */
     uint8_t sha256[32];
     uint64_t size;
+    uint32_t owner;
+    bool has_snapshot; /* in: */
+    int snapshot_fd;
 };
 
 struct rig {
@@ -36,14 +41,14 @@ struct rig {
     int result;  /* of engine_run */
 
     pthread_mutex_t lock; /* for what follows */
-    struct rig_image images[16];
+    struct rig_image images[64];
     size_t nimages;
     uint32_t idle_connections;
     uint64_t idle_received;
 
-    atomic_uint resolves, registers; /* requests so far */
-    atomic_bool silent;              /* requests get no reply */
-    atomic_int refuse;               /* status for the next requests, 0: serve them */
+    atomic_uint resolves, registers, saves; /* requests so far */
+    atomic_bool silent;                     /* requests get no reply */
+    atomic_int refuse;                      /* status for the next requests, 0: serve them */
 };
 
 /* Settings that tests change before rig_start. */
@@ -54,6 +59,8 @@ void rig_start(struct rig *rig, const struct settings *settings, unsigned int re
 void rig_add(struct rig *rig, const char *name, const struct limits *limits); /* the fake program */
 void rig_add_raw(struct rig *rig, const char *name, const struct limits *limits, const void *data,
                  size_t len);
+/* What a Resolve of the image brings along; saving replaces it. */
+void rig_snapshot(struct rig *rig, const char *name, const void *data, size_t len);
 void rig_invalidate(struct rig *rig, const char *name);
 void rig_reload(struct rig *rig, const struct settings *settings);
 void rig_drain(struct rig *rig, uint64_t limit_ns);
@@ -100,6 +107,9 @@ void rig_response_free(struct rig_response *response);
 int rig_call(int fd, uint32_t stream, const struct rig_call *call);
 /* The same with the decoded response, which the caller frees; NULL for a status. */
 Hl__V1__InvokeResponse *rig_invoke_response(int fd, uint32_t stream, const struct rig_call *call);
+
+/* How many programs the worker keeps. */
+size_t rig_programs(int fd, uint32_t stream);
 
 uint64_t rig_counter(int fd, uint32_t stream, const char *name);
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/call.h"
@@ -49,7 +50,8 @@ static const struct rig_call spin = {.function = "spin", .call_id = 7};
 START_TEST(test_program_budget)
 {
     struct hv_host_config host_config = {-1, -1};
-    struct program_load load = {.hv = &hv_backend_fake, .init_deadline_ns = 10000 * MS};
+    struct program_load load = {
+        .hv = &hv_backend_fake, .snapshot_fd = -1, .init_deadline_ns = 10000 * MS};
     struct hl_error err = HL_ERROR_INIT;
     struct program *program;
     struct budget budget;
@@ -761,9 +763,135 @@ START_TEST(test_damaged_image)
     int fd;
 
     start();
-    rig.images[0].sha256[3] ^= 1;
+    rig.images[0].size++;
     fd = rig_connect(&rig);
     ck_assert_int_eq(rig_call(fd, 1, &nothing), HL_STATUS_DATA_LOSS);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* --- snapshots that are kept ------------------------------------------------------------------ */
+
+static void await_counter(int fd, uint32_t *stream, const char *name, uint64_t value)
+{
+    for (int i = 0; i < 2000; i++) {
+        if (rig_counter(fd, *stream += 2, name) == value)
+            return;
+        usleep(10000);
+    }
+    ck_abort_msg("%s is not %llu but %llu", name, (unsigned long long)value,
+                 (unsigned long long)rig_counter(fd, *stream += 2, name));
+}
+
+START_TEST(test_snapshot_is_saved_and_loaded)
+{
+    uint32_t stream = 1;
+    int fd;
+
+    start();
+    rig.images[0].owner = RIG_UID;
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, stream, &nothing), 0);
+    await_counter(fd, &stream, "snapshots_saved", 1);
+    for (uint64_t i = 1; i < 4; i++) {
+        rig_invalidate(&rig, "test");
+        await_counter(fd, &stream, "now_vms", 0);
+        ck_assert_int_eq(rig_call(fd, stream += 2, &nothing), 0);
+        ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_loaded"), i);
+    }
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "builds"), 1);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_saved"), 1);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Whatever comes as a snapshot, the call is answered, by a program that was started here. */
+START_TEST(test_snapshot_that_is_refused)
+{
+    static const char *const contents[] = {"", "no snapshot at all, and not the size of one"};
+    uint32_t stream = 1;
+    int fd;
+
+    start();
+    rig.images[0].owner = RIG_UID;
+    fd = rig_connect(&rig);
+    for (uint64_t i = 0; i < 2; i++) {
+        rig_snapshot(&rig, "test", contents[i], strlen(contents[i]));
+        ck_assert_int_eq(rig_call(fd, stream += 2, &nothing), 0);
+        ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_refused"), i + 1);
+        ck_assert_uint_eq(rig_counter(fd, stream += 2, "builds"), i + 1);
+        await_counter(fd, &stream, "snapshots_saved", i + 1); /* in its place */
+        rig_invalidate(&rig, "test");
+        await_counter(fd, &stream, "now_vms", 0);
+    }
+    /* One that was good elsewhere does not fit here, which is no defect. */
+    rig.images[0].limits.memory += 4u << 20;
+    ck_assert_int_eq(rig_call(fd, stream += 2, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "builds"), 3);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_refused"), 2);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_loaded"), 0);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(test_snapshot_of_others_is_not_saved)
+{
+    uint32_t stream = 1;
+    int fd;
+
+    start();
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(fd, stream, &nothing), 0);
+    rig_invalidate(&rig, "test");
+    await_counter(fd, &stream, "now_vms", 0);
+    ck_assert_int_eq(rig_call(fd, stream += 2, &nothing), 0);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "builds"), 2);
+    ck_assert_uint_eq(atomic_load(&rig.saves), 0);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* More images than may be kept at a time: each is called, descriptors stay bounded, and one that
+ * was called a moment ago is there still. */
+START_TEST(test_many_images)
+{
+    enum { COUNT = 60 };
+    struct rlimit old, low;
+    char name[16];
+    struct rig_call call = {.image = name, .function = "nothing"};
+    uint32_t stream = 1;
+    unsigned int resolves;
+    int fd;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    low = old;
+    low.rlim_cur = 160; /* for 20 of them */
+    settings.max_vms = 2;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    start();
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0); /* the rig's front holds files too */
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof(name), "image%d", i);
+        rig_add(&rig, name, &limits);
+    }
+    fd = rig_connect(&rig);
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof(name), "image%d", i);
+        ck_assert_int_eq(rig_call(fd, stream += 2, &call), 0);
+        ck_assert_uint_le(rig_programs(fd, stream += 2), 20);
+    }
+    ck_assert_uint_eq(atomic_load(&rig.resolves), COUNT);
+    ck_assert_uint_ge(rig_programs(fd, stream += 2), 18);
+    resolves = atomic_load(&rig.resolves);
+    for (int i = COUNT - 10; i < COUNT; i++) {
+        snprintf(name, sizeof(name), "image%d", i);
+        ck_assert_int_eq(rig_call(fd, stream += 2, &call), 0);
+    }
+    ck_assert_uint_eq(atomic_load(&rig.resolves), resolves);
     close(fd);
     rig_stop(&rig);
 }
@@ -985,6 +1113,10 @@ int main(void)
     tcase_add_test(tc, test_new_version);
     tcase_add_test(tc, test_broken_image);
     tcase_add_test(tc, test_damaged_image);
+    tcase_add_test(tc, test_snapshot_is_saved_and_loaded);
+    tcase_add_test(tc, test_snapshot_that_is_refused);
+    tcase_add_test(tc, test_snapshot_of_others_is_not_saved);
+    tcase_add_test(tc, test_many_images);
     tcase_add_test(tc, test_register);
     tcase_add_test(tc, test_unregister);
     tcase_add_test(tc, test_register_refused);
