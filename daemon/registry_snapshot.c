@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The snapshot's bytes, then a trailer: which version of which image they are of, and a digest of
- * everything before it. The digest is BLAKE2b and not SHA-256 like the programs': nobody but hld
- * compares it, and it is several times as fast on processors without instructions for either, where
- * reading a snapshot would otherwise take longer than starting most programs.
+ * The snapshot's bytes, then a trailer: which version of which image they are of, and a checksum of
+ * everything. Who can write here can write a checksum too, so it is against damage, and speed is
+ * what counts: a program of 800 KiB starts in 3 ms, its snapshot's SHA-256 takes half of that,
+ * BLAKE2b a third, Poly1305 a twentieth. Poly1305 with a key drawn for each file misses no damage
+ * that was not made with the key at hand (RFC 8439).
  *
  * A file appears under its name whole and synced, as the registry's others do; but the directory is
  * not synced. After a crash of the machine the name stands for the old file, for the new one or for
@@ -30,10 +31,9 @@
 #include "base/cleanup.h"
 #include "daemon/log.h"
 
-#define COPY_SIZE   (256u * 1024)
-#define MAGIC       "hldkept"
-#define DIGEST_SIZE 32u
-#define SEALS       (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define COPY_SIZE (256u * 1024)
+#define MAGIC     "hldkept"
+#define SEALS     (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 struct trailer {
     char magic[8];
@@ -41,10 +41,11 @@ struct trailer {
     uint8_t sha256[REGISTRY_SHA256_SIZE]; /* of the program */
     uint64_t registered_ns;
     uint64_t size; /* of what stands before */
-    uint8_t digest[DIGEST_SIZE];
+    uint8_t key[crypto_onetimeauth_KEYBYTES];
+    uint8_t tag[crypto_onetimeauth_BYTES]; /* of all before it */
 };
 
-_Static_assert(sizeof(struct trailer) == 152, "no padding");
+_Static_assert(sizeof(struct trailer) == 168, "no padding");
 _Static_assert(HL_NAME_MAX < 64, "name");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the file is as memory is");
 
@@ -63,17 +64,17 @@ static void fill_trailer(struct trailer *trailer, const struct manifest *m, uint
     trailer->size = size;
 }
 
-/* Copies size bytes and fills trailer's digest. Returns: 0; -EBADMSG when `from` ends early. */
+/* Copies size bytes and fills trailer's tag. Returns: 0; -EBADMSG when `from` ends early. */
 static int copy(const struct registry_io *io, int from, int to, uint64_t size,
                 struct trailer *trailer)
 {
     _cleanup_free_ uint8_t *buf = malloc(COPY_SIZE);
-    crypto_generichash_state hash;
+    crypto_onetimeauth_state auth;
     uint64_t at = 0;
 
     if (!buf)
         return -ENOMEM;
-    crypto_generichash_init(&hash, NULL, 0, DIGEST_SIZE);
+    crypto_onetimeauth_init(&auth, trailer->key);
     while (at < size) {
         size_t want = size - at < COPY_SIZE ? (size_t)(size - at) : COPY_SIZE;
         ssize_t n = pread(from, buf, want, (off_t)at);
@@ -83,14 +84,14 @@ static int copy(const struct registry_io *io, int from, int to, uint64_t size,
             continue;
         if (n <= 0)
             return n < 0 ? -errno : -EBADMSG;
-        crypto_generichash_update(&hash, buf, (size_t)n);
+        crypto_onetimeauth_update(&auth, buf, (size_t)n);
         r = registry_write_all(io, to, buf, (size_t)n);
         if (r < 0)
             return r;
         at += (uint64_t)n;
     }
-    crypto_generichash_update(&hash, (const uint8_t *)trailer, offsetof(struct trailer, digest));
-    crypto_generichash_final(&hash, trailer->digest, DIGEST_SIZE);
+    crypto_onetimeauth_update(&auth, (const uint8_t *)trailer, offsetof(struct trailer, tag));
+    crypto_onetimeauth_final(&auth, trailer->tag);
     return 0;
 }
 
@@ -105,6 +106,7 @@ int registry_snapshot_write(const struct registry_store *store, const struct man
     if (fd < 0)
         return hl_error_set(err, fd, "cannot make a file for the snapshot: %s", strerror(-fd));
     fill_trailer(&trailer, manifest, size);
+    randombytes_buf(trailer.key, sizeof(trailer.key));
     r = copy(io, from, fd, size, &trailer);
     if (r == 0)
         r = registry_write_all(io, fd, &trailer, sizeof(trailer));
@@ -193,8 +195,8 @@ int registry_snapshot_read(const struct registry_store *store, const struct mani
         return -errno;
     actual = trailer;
     r = copy(&to_memory, file, memory, (uint64_t)len, &actual);
-    if (r == 0 && memcmp(actual.digest, trailer.digest, DIGEST_SIZE) != 0)
-        r = hl_error_set(err, -EBADMSG, "its content has another digest");
+    if (r == 0 && sodium_memcmp(actual.tag, trailer.tag, sizeof(actual.tag)) != 0)
+        r = hl_error_set(err, -EBADMSG, "its content has another checksum");
     if (r == 0 && fcntl(memory, F_ADD_SEALS, SEALS) < 0)
         r = -errno;
     if (r < 0)

@@ -180,9 +180,23 @@ static bool uniform(const uint8_t *prot, size_t first, size_t npages)
     return memcmp(prot + first, prot + first + 1, PAGES_PER_TABLE - 1) == 0;
 }
 
+/* Tables that an earlier filling has used; they were handed out in order. */
+static size_t tables_in_use(const uint8_t *low)
+{
+    size_t n = 0;
+
+    for (uint64_t i = 0; i < PAGES_PER_TABLE; i++) {
+        uint64_t e = load(low, KVM_PD_ADDR + i * 8);
+
+        n += (e & PTE_PRESENT) && !(e & PTE_LARGE);
+    }
+    return n < KVM_PT_MAX ? n : KVM_PT_MAX;
+}
+
+/* Touches no table that it does not need: each would be a page of the snapshot's memory file. */
 static int fill_pages(uint8_t *low, const uint8_t *prot, size_t npages, struct hl_error *err)
 {
-    size_t tables = 0;
+    size_t tables = 0, before = tables_in_use(low);
 
     memset(low + KVM_PD_ADDR, 0, KVM_PAGE);
     for (size_t first = 0; first < npages; first += PAGES_PER_TABLE) {
@@ -206,7 +220,8 @@ static int fill_pages(uint8_t *low, const uint8_t *prot, size_t npages, struct h
         for (size_t page = first ? first : HL_ABI_HYPERCALL_ADDR / KVM_PAGE; page < end; page++)
             store(low, table + (page - first) * 8, leaf(page, prot[page]));
     }
-    memset(low + KVM_PT_ADDR + tables * KVM_PAGE, 0, (KVM_PT_MAX - tables) * KVM_PAGE);
+    if (before > tables)
+        memset(low + KVM_PT_ADDR + tables * KVM_PAGE, 0, (before - tables) * KVM_PAGE);
     return 0;
 }
 
