@@ -144,6 +144,13 @@ static void on_changed(uv_work_t *work, int status)
     int r;
 
     (void)status;
+    if (registry_change_make_room(request->change)) {
+        log_limited(&front->snapshot_log, LOG_LEVEL_WARNING,
+                    "the disk is full: all snapshots are removed to make room for image %s",
+                    request->manifest.name);
+        uv_queue_work(&front->loop, &request->work, change_work, on_changed);
+        return;
+    }
     front->jobs--;
     front->changing = NULL;
     r = registry_change_end(request->change, &now, &request->err);

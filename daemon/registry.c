@@ -252,6 +252,25 @@ void registry_change_run(struct registry_change *change)
         change->result = registry_store_put(store, &change->put, &change->err);
 }
 
+bool registry_change_make_room(struct registry_change *change)
+{
+    struct registry *registry = change->registry;
+    bool any = false;
+
+    if (change->result != -ENOSPC)
+        return false;
+    for (size_t i = 0; i < registry->index.entries.count; i++) {
+        struct index_entry *entry = registry->index.entries.items[i];
+
+        if (entry->snapshot == 0)
+            continue;
+        registry_snapshot_remove(&registry->store, entry->manifest.name);
+        entry->snapshot = 0;
+        any = true;
+    }
+    return any;
+}
+
 /* Takes the name's entry out, and its program from the disk if no other name has it. */
 static void forget(struct registry *registry, const char *name)
 {

@@ -109,6 +109,10 @@ void registry_snapshot_drop(struct registry *registry, const char *name, uint64_
 
 void registry_change_run(struct registry_change *change);
 
+/* After a run that met a full disk: removes all snapshots, which programs come before. Returns:
+ * whether there were any, so that the change is worth another run. */
+bool registry_change_make_room(struct registry_change *change);
+
 /* Frees change. *manifest: what the name stands for now (not for a drop). Returns: 0, or what run
  * met on the disk, with err. */
 int registry_change_end(struct registry_change *change, struct manifest *manifest,

@@ -530,6 +530,41 @@ START_TEST(each_operation_of_a_snapshot_fails)
 }
 END_TEST
 
+/* Programs come first where the disk is full. */
+START_TEST(snapshots_make_room_for_programs)
+{
+    struct manifest m = {.size = 3, .owner = 1, .name = "b"};
+    struct registry_change *change;
+    _cleanup_close_ int fd = memfd_create("program", MFD_CLOEXEC);
+
+    put("a", "one");
+    keep("a", "memory");
+    ck_assert_int_eq(write(fd, "two", 3), 3);
+    crypto_hash_sha256(m.sha256, (const uint8_t *)"two", 3);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(registry_change_put(&change, registry, &m, fd, &quota, NULL), 0);
+        operations = 0;
+        fail_at = 2;
+        fail_with = i ? -ENOSPC : -EIO;
+        registry_change_run(change);
+        fail_at = 0;
+        if (i == 0) {
+            ck_assert(!registry_change_make_room(change));
+            ck_assert_int_eq(registry_change_end(change, NULL, NULL), -EIO);
+            ck_assert_uint_eq(snapshots(), 1);
+            continue;
+        }
+        ck_assert(registry_change_make_room(change));
+        ck_assert_uint_eq(snapshots(), 0);
+        ck_assert_int_eq(kept("a", ""), -ENOENT);
+        registry_change_run(change);
+        ck_assert(!registry_change_make_room(change));
+        ck_assert_int_eq(registry_change_end(change, NULL, NULL), 0);
+    }
+    ck_assert_int_eq(find("a", "one"), 0);
+}
+END_TEST
+
 START_TEST(leftover_snapshots_go_at_the_start)
 {
     char path[256];
@@ -884,6 +919,7 @@ int main(void)
     tcase_add_test(tc, a_snapshot_stays_with_its_image);
     tcase_add_test(tc, a_snapshot_of_another_version_is_none);
     tcase_add_test(tc, each_operation_of_a_snapshot_fails);
+    tcase_add_test(tc, snapshots_make_room_for_programs);
     tcase_add_test(tc, leftover_snapshots_go_at_the_start);
     tcase_add_test(tc, every_byte_of_a_kept_snapshot);
     tcase_add_test(tc, damaged_missing_and_short_programs);
