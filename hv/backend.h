@@ -19,9 +19,9 @@
 
 typedef uint64_t hl_gpa; /* guest address: guest-physical = guest-virtual */
 
-struct snapshot;   /* hv/snapshot.h */
-struct hv_host;    /* a backend, opened: one per worker; backend-private */
-struct hv_machine; /* backend-private */
+struct snapshot;    /* hv/snapshot.h */
+struct hv_host;     /* a backend, opened: one per worker; backend-private */
+struct hv_machine;  /* backend-private */
 struct hv_features; /* hv/features.h */
 
 /* Page permissions as the guest sees them; never write and execute together. */

@@ -66,8 +66,8 @@ struct snapshot_parts {
     uint64_t size, io_size;
     const struct hv_regs *regs;
     const struct linux_state *linux_state;
-    uint8_t **prot;  /* taken on success */
-    uint64_t **used; /* likewise */
+    uint8_t **prot;                                       /* taken on success */
+    uint64_t **used;                                      /* likewise */
     struct snapshot_extent extents[SNAPSHOT_EXTENTS_MAX]; /* in fd, above HL_ABI_IO_ADDR */
     size_t nextents;
 };
