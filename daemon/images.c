@@ -203,6 +203,7 @@ static void on_built(uv_work_t *work, int status)
         log_limited(&shard->log_limit, LOG_LEVEL_WARNING, "%s", entry->err.text);
         settle(entry, ENTRY_FAILED);
     } else {
+        atomic_store(&entry->program->used_ms, uv_now(&shard->loop));
         if (!list_empty(&entry->link))
             saves_add(&entry->engine->images->saves, entry->program);
         settle(entry, ENTRY_READY);

@@ -24,6 +24,7 @@
 
 #include "base/cleanup.h"
 #include "guest/hl_abi.h"
+#include "hv/timer.h"
 
 #define PAGE HL_ABI_PAGE_SIZE
 
@@ -239,6 +240,7 @@ int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, str
     if (rc == 0) {
         snap->prot = HL_STEAL(draft->prot);
         snap->used = HL_STEAL(draft->used);
+        snap->ready_ns = hv_now_ns();
         rc = map_for_host(snap);
     }
     snapshot_draft_fini(draft);
@@ -263,6 +265,7 @@ int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snap
         snap->memfd = hl_steal_fd(&fd);
         snap->prot = HL_STEAL(*parts->prot);
         snap->used = HL_STEAL(*parts->used);
+        snapshot_set_clock(snap, parts->ready_ns);
         for (size_t i = 0; i < parts->nextents; i++) {
             snap->extents[snap->nextents++] = parts->extents[i];
             snap->resident += parts->extents[i].len;
@@ -276,6 +279,19 @@ int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snap
     }
     *out = snap;
     return 0;
+}
+
+void snapshot_set_clock(struct snapshot *snap, uint64_t ready_ns)
+{
+    uint64_t now = hv_now_ns();
+
+    snap->ready_ns = ready_ns;
+    snap->clock_ahead = ready_ns > now ? ready_ns - now : 0;
+}
+
+uint64_t snapshot_clock_ahead(const struct snapshot *snap)
+{
+    return snap->clock_ahead;
 }
 
 struct snapshot *snapshot_ref(struct snapshot *snap)

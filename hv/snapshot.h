@@ -71,6 +71,10 @@ const struct snapshot_extent *snapshot_extents(const struct snapshot *snap, size
 const struct hv_regs *snapshot_regs(const struct snapshot *snap);
 const struct linux_state *snapshot_linux(const struct snapshot *snap);
 
+/* What its guests' monotonic clock is ahead of this machine's: never less than it was at READY,
+ * which may have been before a restart of the machine. */
+uint64_t snapshot_clock_ahead(const struct snapshot *snap);
+
 /* Pages that calls of this snapshot were seen to write, one bit a page (bit n of word n / 64),
  * shared by all its instances: read and set with relaxed atomics. A hint for bind, never for
  * correctness. */

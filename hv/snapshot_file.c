@@ -13,6 +13,9 @@
  *   own pages are the backend's.
  * - Registers are those that ring 3 can set, with a place to go on that it may execute.
  *
+ * One thing a guest could not bring about by itself: a snapshot outlives the machine's uptime. So
+ * the file says how late it was for the guest, and its monotonic clock goes on from there.
+ *
  * The writer runs the same check, so that what could not be loaded is never stored.
  *
  * Where the backend can, the pages are used in place: the file is one of the snapshot's memory
@@ -42,6 +45,9 @@
 /* CF PF AF ZF SF DF OF AC ID: what ring 3 can set, without the trap flag; IF and bit 1 always. */
 #define RFLAGS_FREE  0x240cd5u
 #define RFLAGS_FIXED 0x202u
+
+/* A clock that far ahead is nobody's, and nothing overflows on the way there: 146 years. */
+#define CLOCK_END (1ull << 62)
 
 /* Bases of user segments that are canonical and no kernel's. */
 #define BASE_END (1ull << 47)
@@ -167,6 +173,8 @@ static int check_registers(const struct snapshot_file_header *header, const stru
         return broken(err, "flags that a guest cannot set");
     if (regs->fs_base >= BASE_END || regs->gs_base >= BASE_END)
         return broken(err, "a segment's base that is no user's");
+    if (header->ready_ns >= CLOCK_END)
+        return broken(err, "it was taken at a time that is none");
     return 0;
 }
 
@@ -231,6 +239,7 @@ static int describe(struct file_head *head, const struct snapshot *snap, struct 
     header->regs = snap->regs;
     header->regs.rflags = (header->regs.rflags & RFLAGS_FREE) | RFLAGS_FIXED;
     header->linux_state = *at;
+    header->ready_ns = snap->ready_ns;
     for (size_t page = 0; page < snap->npages; page++) {
         if (!add_run(head->prot, &header->nprot, snap->prot[page]) ||
             !add_run(head->used, &header->nused, is_used(&pages, page)))
@@ -474,7 +483,10 @@ static int load_copied(struct snapshot **out, int fd, const struct file_head *he
     draft.linux_state = header->linux_state;
     memcpy(draft.prot, pages->prot, pages->npages);
     memcpy(draft.used, pages->used, (pages->npages / 64 + 1) * sizeof(uint64_t));
-    return snapshot_draft_seal(out, &draft, err);
+    rc = snapshot_draft_seal(out, &draft, err);
+    if (rc == 0)
+        snapshot_set_clock(*out, header->ready_ns);
+    return rc;
 }
 
 static int load_mapped(struct snapshot **out, int fd, const struct file_head *head,
@@ -488,6 +500,7 @@ static int load_mapped(struct snapshot **out, int fd, const struct file_head *he
         .io_size = header->io_size,
         .regs = &header->regs,
         .linux_state = &header->linux_state,
+        .ready_ns = header->ready_ns,
         .prot = &pages->prot,
         .used = &pages->used,
     };

@@ -23,6 +23,7 @@
 #include "hv/image.h"
 #include "hv/snapshot.h"
 
+/* Another number whenever another meaning: of the file, or of what a machine at READY is. */
 #define SNAPSHOT_FILE_FORMAT 1u
 #define SNAPSHOT_KEY_SIZE    32u
 #define SNAPSHOT_VERSION_MAX 31u

@@ -32,8 +32,10 @@ struct snapshot {
     size_t nextents;
     struct hv_regs regs;
     struct linux_state linux_state;
-    uint64_t *used; /* anonymous mappings, bit n of word n / 64: page n */
+    uint64_t ready_ns; /* the guest's monotonic clock when it was taken */
+    uint64_t *used;    /* anonymous mappings, bit n of word n / 64: page n */
     uint64_t *hot;
+    uint64_t clock_ahead;
 };
 
 struct snapshot_draft {
@@ -66,6 +68,7 @@ struct snapshot_parts {
     uint64_t size, io_size;
     const struct hv_regs *regs;
     const struct linux_state *linux_state;
+    uint64_t ready_ns;
     uint8_t **prot;                                       /* taken on success */
     uint64_t **used;                                      /* likewise */
     struct snapshot_extent extents[SNAPSHOT_EXTENTS_MAX]; /* in fd, above HL_ABI_IO_ADDR */
@@ -76,6 +79,9 @@ struct snapshot_parts {
  * that is used as it is. */
 int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snapshot_parts *parts,
                   struct hl_error *err);
+
+/* snap was taken when its guest's monotonic clock stood at ready_ns, on whatever machine. */
+void snapshot_set_clock(struct snapshot *snap, uint64_t ready_ns);
 
 /* Whether a page of HL_ABI_PAGE_SIZE bytes, 8-aligned, holds zeros alone. */
 bool snapshot_page_is_zero(const uint8_t *page);

@@ -31,6 +31,7 @@ struct snapshot_file_header {
     uint64_t memory_size, io_size;
     struct hv_regs regs;
     struct linux_state linux_state;
+    uint64_t ready_ns; /* the guest's monotonic clock */
     uint64_t data_offset;
     uint32_t nextents, nprot, nused, zero;
     /* then: nextents of struct snapshot_file_extent, nprot runs of permissions, nused runs of 0 and
@@ -42,7 +43,7 @@ _Static_assert(sizeof(struct snapshot_file_extent) == 16 && sizeof(struct snapsh
                "no padding");
 _Static_assert(sizeof(struct hv_regs) == 160 && sizeof(struct linux_state) == 48, "no padding");
 _Static_assert(offsetof(struct snapshot_file_header, memory_size) == 192, "no padding");
-_Static_assert(sizeof(struct snapshot_file_header) == 440, "no padding");
+_Static_assert(sizeof(struct snapshot_file_header) == 448, "no padding");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the file is as memory is");
 
 #endif

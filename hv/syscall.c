@@ -39,6 +39,7 @@
 #define COPY_STEP      1024u
 #define KERNEL_TERMIOS 36u /* struct termios as the kernel has it, asm-generic/termbits.h */
 #define ADDRESS_LIMIT  (1ull << 47) /* canonical lower half */
+#define NS_A_SECOND    1000000000u
 
 typedef int64_t (*syscall_fn)(struct guest *g, const uint64_t *a);
 
@@ -436,6 +437,12 @@ static int64_t sys_clock_gettime(struct guest *g, const uint64_t *a)
 
     if (id < 0 || clock_gettime(id, &ts) < 0)
         return -EINVAL;
+    if (id == CLOCK_MONOTONIC) {
+        uint64_t ns = (uint64_t)ts.tv_nsec + snapshot_clock_ahead(g->snap);
+
+        ts.tv_sec += (time_t)(ns / NS_A_SECOND);
+        ts.tv_nsec = (long)(ns % NS_A_SECOND);
+    }
     return guest_copy_out(g, a[1], &ts, sizeof(ts));
 }
 

@@ -234,6 +234,30 @@ START_TEST(binds)
 }
 END_TEST
 
+/* A machine that was restarted counts from the start again; guests do not see it. */
+START_TEST(clock_goes_on)
+{
+    const uint64_t day = 86400ull * 1000000000u;
+    struct snapshot *snap;
+    struct hl_error err;
+
+    for (int i = 0; i < 2; i++) {
+        header->ready_ns = hv_now_ns() + day;
+        ck_assert_int_eq(load_with(&snap, i ? &copying : &hv_backend_fake, file_size, &err), 0);
+        ck_assert_uint_le(snapshot_clock_ahead(snap), day);
+        ck_assert_uint_gt(snapshot_clock_ahead(snap), day - day / 24);
+        snapshot_unref(snap);
+        header->ready_ns = 1;
+        ck_assert_int_eq(load_with(&snap, i ? &copying : &hv_backend_fake, file_size, &err), 0);
+        ck_assert_uint_eq(snapshot_clock_ahead(snap), 0);
+        snapshot_unref(snap);
+    }
+    header->ready_ns = 1ull << 62;
+    ck_assert_int_eq(load(), -EBADMSG);
+    ck_assert_uint_eq(snapshot_clock_ahead(built), 0);
+}
+END_TEST
+
 START_TEST(made_for_something_else)
 {
     struct snapshot_key good = key;
@@ -579,6 +603,7 @@ int main(void)
     tcase_add_test(tc, round_trip);
     tcase_add_test(tc, again);
     tcase_add_test(tc, binds);
+    tcase_add_test(tc, clock_goes_on);
     tcase_add_test(tc, made_for_something_else);
     tcase_add_test(tc, every_byte_of_the_header);
     tcase_add_test(tc, every_length);

@@ -300,6 +300,28 @@ START_TEST(protection)
 }
 END_TEST
 
+START_TEST(monotonic_clock_is_not_behind_ready)
+{
+    const uint64_t day = 86400;
+    struct timespec before, seen;
+
+    start(false);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    snapshot_set_clock(g.snap, ((uint64_t)before.tv_sec + day) * 1000000000u + 999999999u);
+    for (uint64_t id = CLOCK_MONOTONIC; id <= CLOCK_BOOTTIME;
+         id += CLOCK_BOOTTIME - CLOCK_MONOTONIC) {
+        ck_assert_int_eq(CALL(SYS_clock_gettime, id, scratch), 0);
+        memcpy(&seen, fake_memory(m) + scratch, sizeof(seen));
+        ck_assert_int_ge(seen.tv_sec, before.tv_sec + (time_t)day);
+        ck_assert_int_lt(seen.tv_sec, before.tv_sec + (time_t)day + 3600);
+        ck_assert_int_lt(seen.tv_nsec, 1000000000);
+    }
+    ck_assert_int_eq(CALL(SYS_clock_gettime, CLOCK_REALTIME, scratch), 0);
+    memcpy(&seen, fake_memory(m) + scratch, sizeof(seen));
+    ck_assert_int_lt(seen.tv_sec, time(NULL) + 3600);
+}
+END_TEST
+
 START_TEST(protection_is_undone_by_mapping)
 {
     hl_gpa a;
@@ -556,6 +578,7 @@ int main(void)
     tcase_add_test(tc, advice);
     tcase_add_test(tc, zeroing_watches_the_clock);
     tcase_add_test(tc, protection);
+    tcase_add_test(tc, monotonic_clock_is_not_behind_ready);
     tcase_add_test(tc, protection_is_undone_by_mapping);
     tcase_add_test(tc, pointers_obey_permissions);
     tcase_add_test(tc, output);
