@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "guest/hl_abi.h"
 #include "hv/nursery.h"
+#include "hv/snapshot_file.h"
 #include "hv/timer.h"
 
 #define MEMORY_SIZE (64ull << 20)
@@ -26,6 +27,7 @@ const struct hv_backend *program_hv;
 static struct hv_host *host;
 static int kvm_fd = -1, nursery_fd = -1;
 static pid_t nursery_pid;
+static bool kept; /* programs run from a snapshot that was a file in between */
 
 static bool usable(const struct hv_backend *hv)
 {
@@ -55,6 +57,12 @@ static void open_kvm(void)
     open_host(&hv_backend_kvm, &config);
 }
 
+static void open_kvm_kept(void)
+{
+    open_kvm();
+    kept = true;
+}
+
 static void open_process(void)
 {
     struct hv_host_config config = {.kvm_fd = -1, .nursery_fd = -1};
@@ -77,6 +85,7 @@ void programs_close(void)
         waitpid(nursery_pid, NULL, 0);
     }
     kvm_fd = nursery_fd = -1;
+    kept = false;
 }
 
 static void read_file(struct program *p, const char *file)
@@ -99,6 +108,24 @@ static void keep_log(void *opaque, int level, const char *text, size_t len)
     snprintf(p->log + used, sizeof(p->log) - used, "%d %.*s\n", level, (int)len, text);
 }
 
+static int keep_and_load(struct program *p, const struct snapshot_options *options,
+                         struct hl_error *err)
+{
+    const struct snapshot_key key = {.version = "test", .name = "program"};
+    struct snapshot *loaded;
+    _cleanup_close_ int fd = -1;
+    uint64_t size;
+    int rc = snapshot_file_write(&fd, &size, p->snap, program_hv, &key, err);
+
+    if (rc == 0)
+        rc = snapshot_file_load(&loaded, fd, program_hv, host, p->img, options, &key, err);
+    if (rc < 0)
+        return rc;
+    snapshot_unref(p->snap);
+    p->snap = loaded;
+    return 0;
+}
+
 static int build(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size,
                  unsigned int ms, struct hl_error *err)
 {
@@ -116,7 +143,9 @@ static int build(struct program *p, const char *file, uint64_t memory_size, uint
     p->audit = true;
     read_file(p, file);
     rc = image_new(&p->img, p->elf, p->elf_len, err);
-    return rc < 0 ? rc : snapshot_build(&p->snap, program_hv, host, p->img, &options, err);
+    if (rc == 0)
+        rc = snapshot_build(&p->snap, program_hv, host, p->img, &options, err);
+    return rc == 0 && kept ? keep_and_load(p, &options, err) : rc;
 }
 
 int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
@@ -315,6 +344,8 @@ int programs_main(int argc, char **argv, const char *name,
     suite = suite_create(name);
     if (kvm)
         add_case(suite, "kvm", open_kvm);
+    if (kvm)
+        add_case(suite, "kvm, kept", open_kvm_kept);
     if (process)
         add_case(suite, "process", open_process);
     runner = srunner_create(suite);

@@ -37,7 +37,8 @@ struct outcome {
     struct hl_error err;
 };
 
-/* A test program's main: runs what add_case adds, once for each backend that works here. open and
+/* A test program's main: runs what add_case adds, once for each backend that works here, and on kvm
+ * once more with snapshots that were written to a file and loaded again. open and
  * close are a checked fixture's setup and teardown. */
 int programs_main(int argc, char **argv, const char *name,
                   void (*add_case)(Suite *suite, const char *backend, void (*open)(void)));
