@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots that are kept beside their images: a restart finds them, and nothing depends on them.
 
-    HLD_MANY_IMAGES    how many images test_many restarts with (default 300; the aim is 10000)
+    HLD_MANY_IMAGES    how many images test_many restarts with (default 150; the aim is 10000)
 """
 
 import os
@@ -15,7 +15,7 @@ import unittest
 import harness
 from test_users import OTHER, as_user
 
-MANY = int(os.environ.get("HLD_MANY_IMAGES", "300"))
+MANY = int(os.environ.get("HLD_MANY_IMAGES", "150"))
 KEPT_PROGRAMS = 512  # PROGRAMS_MAX of daemon/images.c
 
 
