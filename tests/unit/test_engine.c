@@ -827,7 +827,9 @@ START_TEST(test_snapshot_that_is_refused)
         await_counter(fd, &stream, "now_vms", 0);
     }
     /* One that was good elsewhere does not fit here, which is no defect. */
+    pthread_mutex_lock(&rig.lock);
     rig.images[0].limits.memory += 4u << 20;
+    pthread_mutex_unlock(&rig.lock);
     ck_assert_int_eq(rig_call(fd, stream += 2, &nothing), 0);
     ck_assert_uint_eq(rig_counter(fd, stream += 2, "builds"), 3);
     ck_assert_uint_eq(rig_counter(fd, stream += 2, "snapshots_refused"), 2);
