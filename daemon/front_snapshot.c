@@ -114,7 +114,7 @@ static void finish(struct request *request, int r)
         request_succeed(request, NULL, -1);
         return;
     }
-    if (r != -ENOENT && r != -ESHUTDOWN)
+    if (r != -ENOENT && r != -ESHUTDOWN && request->front->config.max_snapshot_disk > 0)
         log_limited(&request->front->snapshot_log, LOG_LEVEL_WARNING,
                     "a snapshot of image %s from uid %u is not kept: %s", request->manifest.name,
                     request->worker->uid, request->err.text);

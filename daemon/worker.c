@@ -84,8 +84,9 @@ static int open_backend(struct start *start, struct hl_error *err)
 }
 
 /* Descriptors for: each connection; each VM (VM and vCPU, or socket, memory, pidfd, eventfd and the
- * window on its way for `process`); a snapshot and a zygote for each program; what libc and libuv
- * hold. Less where the system allows less. */
+ * window on its way for `process`); two files of a snapshot and a zygote for each program that is
+ * kept (images.c), and some on their way; what libc and libuv hold. Less where the system allows
+ * less. */
 static uint64_t files_needed(const struct settings *settings)
 {
     uint64_t n = settings->max_connections * 3ull + settings->max_vms * 6 + 2048 + 256;

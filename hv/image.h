@@ -34,8 +34,9 @@ const struct image_function *image_function(const struct image *img, size_t inde
 /* Returns: the index, or -ENOENT. */
 int image_find_function(const struct image *img, const char *name, size_t len);
 
-/* Nearest function at or below addr, an address as the file has it (a static-pie program's less the
- * bias of its loading): "name+0x1c" into buf, "" when there is none or addr is not code. */
+/* Nearest function at or below addr in the same segment, an address as the file has it (a
+ * static-pie program's less the bias of its loading): "name+0x1c" into buf, "" when there is none
+ * or addr is not code. */
 void image_symbol(const struct image *img, uint64_t addr, char *buf, size_t size);
 
 #endif

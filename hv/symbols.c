@@ -20,15 +20,16 @@ static bool section_fits(const struct image *img, const Elf64_Shdr *section)
     return section->sh_offset <= img->len && section->sh_size <= img->len - section->sh_offset;
 }
 
-static bool in_code(const struct image *img, uint64_t addr)
+/* The code that addr is in, or NULL. */
+static const struct image_segment *code_at(const struct image *img, uint64_t addr)
 {
     for (size_t i = 0; i < img->nsegments; i++) {
         const struct image_segment *seg = &img->segments[i];
 
         if ((seg->prot & HV_PROT_EXEC) && addr >= seg->vaddr && addr - seg->vaddr < seg->memsz)
-            return true;
+            return seg;
     }
-    return false;
+    return NULL;
 }
 
 void image_find_symbols(struct image *img)
@@ -56,9 +57,9 @@ void image_find_symbols(struct image *img)
     }
 }
 
-/* The last function at or below addr; of several at one address the one named first in the string
+/* The last function from low to addr; of several at one address the one named first in the string
  * table, so that the answer is always the same. Returns: false when there is none. */
-static bool find_symbol(const struct image *img, uint64_t addr, Elf64_Sym *found)
+static bool find_symbol(const struct image *img, uint64_t low, uint64_t addr, Elf64_Sym *found)
 {
     bool any = false;
 
@@ -66,9 +67,9 @@ static bool find_symbol(const struct image *img, uint64_t addr, Elf64_Sym *found
         Elf64_Sym sym;
 
         memcpy(&sym, img->elf + img->symbols + i * sizeof(sym), sizeof(sym));
-        if (ELF64_ST_TYPE(sym.st_info) != STT_FUNC || sym.st_value > addr || sym.st_name == 0 ||
-            sym.st_name >= img->names_len || img->elf[img->names + sym.st_name] == '\0' ||
-            !in_code(img, sym.st_value))
+        if (ELF64_ST_TYPE(sym.st_info) != STT_FUNC || sym.st_value < low || sym.st_value > addr ||
+            sym.st_name == 0 || sym.st_name >= img->names_len ||
+            img->elf[img->names + sym.st_name] == '\0')
             continue;
         if (any && (sym.st_value < found->st_value ||
                     (sym.st_value == found->st_value && sym.st_name >= found->st_name)))
@@ -82,12 +83,13 @@ static bool find_symbol(const struct image *img, uint64_t addr, Elf64_Sym *found
 void image_symbol(const struct image *img, uint64_t addr, char *buf, size_t size)
 {
     char name[NAME_SHOWN + 1];
+    const struct image_segment *code = code_at(img, addr);
     Elf64_Sym symbol = {0};
     size_t len = 0;
 
     if (size > 0)
         buf[0] = '\0';
-    if (!in_code(img, addr) || !find_symbol(img, addr, &symbol))
+    if (!code || !find_symbol(img, code->vaddr, addr, &symbol))
         return;
     for (; len < NAME_SHOWN && len < img->names_len - symbol.st_name; len++) {
         char c = (char)img->elf[img->names + symbol.st_name + len];
