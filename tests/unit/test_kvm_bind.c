@@ -305,6 +305,12 @@ START_TEST(test_tables)
     for (size_t page = 0x100; page < npages; page++)
         prot[page] = page % 2 ? 1 : 3;
     ck_assert_int_eq(kvm_tables_fill(low, prot, npages, &err), -ENOMEM);
+    /* What an earlier filling has used more than this one is as if it had never been. */
+    memset(prot + 0x100, 3, npages - 0x100);
+    memset(again, 0, sizeof(again));
+    ck_assert_int_eq(kvm_tables_fill(low, prot, npages, &err), 0);
+    ck_assert_int_eq(kvm_tables_fill(again, prot, npages, &err), 0);
+    ck_assert_int_eq(memcmp(low, again, sizeof(low)), 0);
     prot[0x500] = HV_PROT_WRITE | HV_PROT_EXEC;
     ck_assert_int_eq(kvm_tables_fill(low, prot, 0x4000, &err), -EINVAL);
     ck_assert_int_eq(kvm_tables_fill(low, prot, 0x1ff, &err), -EINVAL);
