@@ -352,6 +352,7 @@ START_TEST(what_a_dead_worker_told_of_last_ends_with_it)
 
     start();
     first = dial_and_greet();
+    ask(first, "R none"); /* so the front has read that the worker has the first */
     say(first, "d");
     second = dial_and_greet();
     ck_assert_int_eq(kill(front_pid, SIGSTOP), 0);
