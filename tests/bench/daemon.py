@@ -55,8 +55,10 @@ class Daemon:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, _):
         self.stop()
+        if isinstance(error, Failed) and not isinstance(error, Skipped):
+            raise Failed(f"{error}; hld's log ends with: {self.tail()}") from error
 
     def start(self):
         """Returns when the socket takes connections."""

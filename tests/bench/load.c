@@ -26,15 +26,25 @@ static const struct {
 };
 
 static const struct option options[] = {
-    {"socket", required_argument, NULL, 'S'},      {"count", required_argument, NULL, 'c'},
-    {"warmup", required_argument, NULL, 'w'},      {"round", required_argument, NULL, 'r'},
-    {"connections", required_argument, NULL, 'n'}, {"window", required_argument, NULL, 'W'},
-    {"rounds", required_argument, NULL, 'R'},      {"rate", required_argument, NULL, 'a'},
-    {"seconds", required_argument, NULL, 's'},     {"spin", required_argument, NULL, 'p'},
-    {"gap", required_argument, NULL, 'g'},         {"exponential", no_argument, NULL, 'e'},
-    {"watch", required_argument, NULL, 'P'},       {"prefix", required_argument, NULL, 'x'},
-    {"program", required_argument, NULL, 'f'},     {"hog", required_argument, NULL, 'h'},
-    {"hogs", required_argument, NULL, 'H'},        {NULL, 0, NULL, 0},
+    {"socket", required_argument, NULL, 'S'},
+    {"count", required_argument, NULL, 'c'},
+    {"warmup", required_argument, NULL, 'w'},
+    {"round", required_argument, NULL, 'r'},
+    {"connections", required_argument, NULL, 'n'},
+    {"window", required_argument, NULL, 'W'},
+    {"rounds", required_argument, NULL, 'R'},
+    {"rate", required_argument, NULL, 'a'},
+    {"seconds", required_argument, NULL, 's'},
+    {"spin", required_argument, NULL, 'p'},
+    {"gap", required_argument, NULL, 'g'},
+    {"exponential", no_argument, NULL, 'e'},
+    {"watch", required_argument, NULL, 'P'},
+    {"prefix", required_argument, NULL, 'x'},
+    {"program", required_argument, NULL, 'f'},
+    {"hog", required_argument, NULL, 'h'},
+    {"hogs", required_argument, NULL, 'H'},
+    {"first", required_argument, NULL, 'F'},
+    {NULL, 0, NULL, 0},
 };
 
 static void take_number(struct load *load, int option, uint64_t value)
@@ -75,6 +85,9 @@ static void take_number(struct load *load, int option, uint64_t value)
         break;
     case 'H':
         load->hogs = value;
+        break;
+    case 'F':
+        load->first = value;
         break;
     default:
         break;

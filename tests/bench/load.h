@@ -44,7 +44,7 @@ struct load {
     /* what the modes' options say; each mode uses some */
     uint64_t count, warmup, round, connections, window_ms, rounds, rate, seconds, gap_ms;
     uint64_t spin_us; /* SPIN_DEFAULT: as libhlclient has it; many connections then never poll */
-    uint64_t hogs;
+    uint64_t hogs, first;
     bool exponential;
     const char *prefix, *program, *hog;
     long watch; /* the server's pid, whose CPU time is told too */
@@ -80,7 +80,8 @@ json_t *load_closed(struct load *load);
 json_t *load_open(struct load *load);
 /* load_beside.c: the same, in turns alone and beside `hogs` clients that call `hog` endlessly. */
 json_t *load_beside(struct load *load);
-/* load_images.c: the first call to each of `count` images; registering them. */
+/* load_images.c: the first call to each of `count` images; registering them, and their first
+ * answer; registering those from `first` to `count`, as far as that goes. */
 json_t *load_first(struct load *load);
 json_t *load_register(struct load *load);
 json_t *load_many(struct load *load);

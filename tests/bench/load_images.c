@@ -35,16 +35,24 @@ static void variant_name(struct variants *variants, const struct load *load, uin
              (unsigned long long)i);
 }
 
-static void variant_register(struct variants *variants, const struct load *load,
-                             struct hl_client *client, uint64_t i)
+/* Returns: 0 or a negative errno with err filled. */
+static int try_register(struct variants *variants, const struct load *load,
+                        struct hl_client *client, uint64_t i, struct hl_client_error *err)
 {
     struct hl_registration registration = {.name = variants->name};
-    struct hl_client_error err;
 
     variant_name(variants, load, i);
     snprintf((char *)variants->program + variants->size, 64, "%s", variants->name);
-    if (hl_client_register(client, &registration, variants->program, variants->size + 64, NULL,
-                           &err) < 0)
+    return hl_client_register(client, &registration, variants->program, variants->size + 64, NULL,
+                              err);
+}
+
+static void variant_register(struct variants *variants, const struct load *load,
+                             struct hl_client *client, uint64_t i)
+{
+    struct hl_client_error err;
+
+    if (try_register(variants, load, client, i, &err) < 0)
         bench_die("%s: %s", variants->name, err.text);
 }
 
@@ -124,13 +132,14 @@ json_t *load_many(struct load *load)
 {
     struct hl_client *client = load_connect(load);
     struct variants variants;
-    uint64_t begin = bench_now();
+    struct hl_client_error err = {.text = ""};
+    uint64_t begin = bench_now(), i = load->first;
 
     variants_init(&variants, load);
-    for (uint64_t i = 0; i < load->count; i++)
-        variant_register(&variants, load, client, i);
+    while (i < load->count && try_register(&variants, load, client, i, &err) == 0)
+        i++;
     hl_client_disconnect(client);
     free(variants.program);
-    return json_pack("{s:I, s:I}", "count", (json_int_t)load->count, "ns",
-                     (json_int_t)(bench_now() - begin));
+    return json_pack("{s:I, s:I, s:s}", "registered", (json_int_t)i, "ns",
+                     (json_int_t)(bench_now() - begin), "failed", i < load->count ? err.text : "");
 }

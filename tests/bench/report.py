@@ -195,7 +195,9 @@ def restart(found):
             "start, that of the first answered call with the start of the client in it; then "
             "first calls to other images, and proportional memory.\n\n"
             + table(["restart", "listens", "first answer", "first calls p50", "most", "front",
-                     "worker"], lines))
+                     "worker"], lines)
+            + "".join(f"While they were registered hld had to be started again, {stop}\n\n"
+                      for stop in found["stops"]))
 
 
 def memory(found):
