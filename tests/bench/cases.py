@@ -164,11 +164,13 @@ def footprint(daemon):
 
 
 def settle(daemon, image, wanted):
-    """Waits for so many warm instances; returns how many there are."""
-    end, warm = time.monotonic() + 10, -1
+    """Waits for so many warm instances, while they grow; returns how many there are."""
+    end, warm = time.monotonic() + 1.5, -1
     while time.monotonic() < end and warm < wanted:
-        warm = sum(entry["warm"] for entry in daemon.ctl("stats")["images"]
-                   if entry["name"] == image)
+        before, warm = warm, sum(entry["warm"] for entry in daemon.ctl("stats")["images"]
+                                 if entry["name"] == image)
+        if warm != before:
+            end = time.monotonic() + 1.5
         time.sleep(0.1)
     time.sleep(0.3)
     return warm

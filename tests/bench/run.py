@@ -34,7 +34,7 @@ from daemon import Daemon, Failed, Skipped
 SIZES = {
     "full": {"calls": 20000, "repeats": 5, "window": 1000, "rounds": 7, "seconds": 10,
              "short_rate": 1000, "beside": 3000, "beside_rounds": 5, "images": 100, "many": 10000,
-             "instances": 50, "jobs": 200, "traced": 2000, "hv": []},
+             "instances": 30, "jobs": 200, "traced": 2000, "hv": []},
     "quick": {"calls": 3000, "repeats": 3, "window": 500, "rounds": 3, "seconds": 2,
               "short_rate": 1000, "beside": 1000, "beside_rounds": 3, "images": 40, "many": 500,
               "instances": 16, "jobs": 40, "traced": 300, "hv": ["--quick"]},
