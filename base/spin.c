@@ -9,7 +9,7 @@
 #include "base/spin.h"
 
 #define PROBE_EVERY  64u
-#define WEIGHT_MOST  8u /* limits; what a longer wait counts as */
+#define WEIGHT_MOST  8u     /* limits; what a longer wait counts as */
 #define DISTURBED_NS 50000u /* a look takes a microsecond or two, an interrupt ten */
 #define PAUSE_MIN_NS 10000000u
 #define PAUSE_MAX_NS 1000000000u

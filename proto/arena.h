@@ -21,9 +21,9 @@ struct arena {
     size_t total, max;            /* bytes given since the last reset, and their bound */
 };
 
-/* Allocates nothing until it must. first: size of the block that is kept, at first: it grows to what
- * recent messages took, up to ARENA_KEPT_MAX; max: bound on what one message may take. The arena
- * must not move afterwards. */
+/* Allocates nothing until it must. first: size of the block that is kept, at first: it grows to
+ * what recent messages took, up to ARENA_KEPT_MAX; max: bound on what one message may take. The
+ * arena must not move afterwards. */
 #define ARENA_KEPT_MAX (2u << 20)
 void arena_init(struct arena *arena, size_t first, size_t max);
 void arena_fini(struct arena *arena);
