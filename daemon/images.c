@@ -16,6 +16,7 @@
 #include "daemon/images.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,7 @@ struct entry {
     struct list link; /* of a bucket; alone when it was invalidated */
     struct engine *engine;
     char name[HL_NAME_MAX + 1];
-    enum entry_state state;
+    _Atomic enum entry_state state;
     bool counted;        /* in images->programs */
     struct list waiters; /* struct resolve */
     struct program *program;
@@ -69,6 +70,7 @@ struct entry {
 
 struct images {
     struct engine *engine;
+    pthread_mutex_t lock; /* of who stands in the buckets; shard 0 alone changes it, others look */
     struct list buckets[BUCKETS];
     unsigned int programs, programs_max; /* entries being built or ready */
     struct snapshot_key key;             /* of this worker's snapshots */
@@ -96,11 +98,34 @@ static struct entry *find(struct images *images, const char *name)
     return NULL;
 }
 
+static void leave_table(struct entry *entry)
+{
+    struct images *images = entry->engine->images;
+
+    pthread_mutex_lock(&images->lock);
+    list_remove(&entry->link);
+    pthread_mutex_unlock(&images->lock);
+}
+
+struct program *images_ready(struct engine *engine, const char *name)
+{
+    struct images *images = engine->images;
+    struct program *program = NULL;
+    struct entry *entry;
+
+    pthread_mutex_lock(&images->lock);
+    entry = find(images, name);
+    if (entry && atomic_load(&entry->state) == ENTRY_READY)
+        program = program_ref(entry->program);
+    pthread_mutex_unlock(&images->lock);
+    return program;
+}
+
 static void entry_free(struct entry *entry)
 {
     if (entry->counted)
         entry->engine->images->programs--;
-    list_remove(&entry->link);
+    leave_table(entry);
     program_unref(entry->program);
     free(entry);
 }
@@ -340,7 +365,10 @@ static struct entry *entry_new(struct images *images, const char *name)
     entry->engine = images->engine;
     memcpy(entry->name, name, strlen(name) + 1);
     list_init(&entry->waiters);
+    list_init(&entry->link);
+    pthread_mutex_lock(&images->lock);
     list_push_front(bucket(images, name), &entry->link);
+    pthread_mutex_unlock(&images->lock);
     return entry;
 }
 
@@ -398,7 +426,7 @@ void images_invalidate(struct engine *engine, const char *name)
     if (entry) {
         bool busy = entry->state == ENTRY_ASKING || entry->state == ENTRY_BUILDING;
 
-        list_remove(&entry->link);
+        leave_table(entry);
         if (!busy)
             entry_free(entry);
     }
@@ -420,8 +448,8 @@ void images_install(struct engine *engine, struct program *program)
         return;
     }
     count(entry);
-    entry->state = ENTRY_READY;
     entry->program = program;
+    entry->state = ENTRY_READY; /* from here on shards may find it */
     atomic_store(&program->used_ms, uv_now(&engine->shards[0].loop));
     saves_add(&engine->images->saves, program);
 }
@@ -483,6 +511,7 @@ int images_new(struct images **out, struct engine *engine)
     if (!images)
         return -ENOMEM;
     images->engine = engine;
+    pthread_mutex_init(&images->lock, NULL);
     images->programs_max = count_programs();
     set_key(&images->key, engine);
     saves_init(&images->saves, engine, &images->key);
@@ -506,5 +535,6 @@ void images_free(struct images *images)
         while (!list_empty(&images->buckets[i]))
             entry_free(LIST_ENTRY(images->buckets[i].next, struct entry, link));
     }
+    pthread_mutex_destroy(&images->lock);
     free(images);
 }

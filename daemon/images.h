@@ -36,6 +36,10 @@ struct resolve {
 int images_new(struct images **out, struct engine *engine);
 void images_free(struct images *images);
 
+/* From any shard: a reference to the program that is ready under this name, or NULL: ask then. An
+ * invalidation that comes later is told to every shard. */
+struct program *images_ready(struct engine *engine, const char *name);
+
 /* From any shard; resolve is borrowed until done is called. */
 void images_resolve(struct engine *engine, struct resolve *resolve);
 

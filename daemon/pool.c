@@ -62,17 +62,29 @@ static void on_resolved(struct resolve *resolve)
     shard_check_quiet(shard);
 }
 
+static void resolve(struct pool *pool)
+{
+    pool->shard->resolving++;
+    pool->resolving = true;
+    pool->resolve.shard = pool->shard;
+    pool->resolve.done = on_resolved;
+    memcpy(pool->resolve.name, pool->name, sizeof(pool->name));
+    images_resolve(pool->shard->engine, &pool->resolve);
+}
+
 struct pool *pool_new(struct shard *shard, const char *name)
 {
-    struct pool *pool;
+    struct program *program = images_ready(shard->engine, name);
+    struct pool *pool = NULL;
 
-    if (shard->resolving >= POOLS_RESOLVING_MAX)
+    if (program || shard->resolving < POOLS_RESOLVING_MAX)
+        pool = calloc(1, sizeof(*pool));
+    if (!pool) {
+        program_unref(program);
         return NULL;
-    pool = calloc(1, sizeof(*pool));
-    if (!pool)
-        return NULL;
-    shard->resolving++;
+    }
     pool->shard = shard;
+    pool->program = program;
     pool->id = ++shard->pools_made;
     memcpy(pool->name, name, strlen(name) + 1);
     list_init(&pool->waiting);
@@ -80,11 +92,8 @@ struct pool *pool_new(struct shard *shard, const char *name)
     list_init(&pool->chore_link);
     list_init(&pool->idle);
     list_push_front(bucket(shard, name), &pool->link);
-    pool->resolving = true;
-    pool->resolve.shard = shard;
-    pool->resolve.done = on_resolved;
-    memcpy(pool->resolve.name, name, strlen(name) + 1);
-    images_resolve(shard->engine, &pool->resolve);
+    if (!program)
+        resolve(pool);
     return pool;
 }
 
@@ -344,7 +353,7 @@ bool pool_chore(struct shard *shard)
     struct list *l = list_pop_front(&shard->chores);
 
     if (!l)
-        return pooled_make_shell(shard);
+        return pooled_make_room(shard) || pooled_make_shell(shard);
     warm_up(LIST_ENTRY(l, struct pool, chore_link));
     return true;
 }

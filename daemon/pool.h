@@ -44,8 +44,8 @@ struct pool *pool_find(struct shard *shard, const char *name);
  */
 #define POOLS_RESOLVING_MAX 256u
 
-/* Makes the pool and has its program resolved. Returns: NULL without memory, or with too many of
- * them under way. */
+/* Makes the pool; has its program resolved unless that is ready already. Returns: NULL without
+ * memory, or with too many of them under way. */
 struct pool *pool_new(struct shard *shard, const char *name);
 
 /* Ends with the last of its calls when it is stale. */

@@ -21,6 +21,8 @@
 #include "daemon/share.h"
 #include "hv/timer.h"
 
+#define IDLE_LEAST 4u /* fewer are not reduced to make room ahead of need */
+
 struct ready_shell {
     struct list link;
     struct shell *shell;
@@ -41,6 +43,7 @@ void pooled_forget(struct pooled *p)
 {
     list_remove(&p->link);
     list_remove(&p->lru_link);
+    p->pool->shard->nidle--;
     atomic_fetch_sub(&p->program->warm, 1);
 }
 
@@ -137,6 +140,7 @@ static bool charge_memory(struct pool *pool, struct charge *charge)
     while (!charge_set(charge, &shard->engine->budget, BUDGET_GUEST_MEMORY, size)) {
         if (!retire_oldest(shard, pool, 0))
             return false;
+        shard->room_wanted = true;
     }
     return true;
 }
@@ -180,15 +184,17 @@ static int take_shell(struct pool *pool, struct pooled *p, struct shell **out, s
     struct ready_shell *ready = find_shell(shard, size);
 
     shard->shell_size = size;
-    if (!ready && machines_are_short(shard) && retire_oldest(shard, pool, size))
+    shard_wake(shard); /* to make others, behind the reply */
+    if (!ready && machines_are_short(shard) && retire_oldest(shard, pool, size)) {
+        shard->room_wanted = true;
         ready = find_shell(shard, size);
+    }
     if (ready) {
         list_remove(&ready->link);
         shard->nshells--;
         *out = ready->shell;
         p->vm = ready->vm;
         free(ready);
-        shard_wake(shard); /* to make another */
         return 0;
     }
     if (!charge_machine(pool, &p->vm))
@@ -263,7 +269,16 @@ void pooled_keep(struct pool *pool, struct pooled *p)
     p->pool = pool;
     list_push_front(&pool->idle, &p->link);
     list_push_back(&pool->shard->idle_instances, &p->lru_link);
+    pool->shard->nidle++;
     atomic_fetch_add(&p->program->warm, 1);
+}
+
+bool pooled_make_room(struct shard *shard)
+{
+    if (!shard->room_wanted)
+        return false;
+    shard->room_wanted = false;
+    return shard->nidle >= IDLE_LEAST && retire_oldest(shard, NULL, 0);
 }
 
 /* --- shells ahead of need -------------------------------------------------------------------- */

@@ -52,6 +52,10 @@ void pooled_retire(struct shard *shard, struct pooled *p);
  * up: a machine where those are short, else memory. Returns: whether there was one. */
 bool pooled_evict(struct shard *shard);
 
+/* A call had to wait until an idle instance had made room: makes some for the next such call, if
+ * enough idle ones stay. Returns: whether it did. */
+bool pooled_make_room(struct shard *shard);
+
 /* One more shell on the thread pool, if the settings want more ready. Returns: whether it began. */
 bool pooled_make_shell(struct shard *shard);
 void pooled_drop_shells(struct shard *shard);

@@ -68,6 +68,8 @@ struct shard {
     unsigned int nshells;
     unsigned int shells_making; /* by the thread pool */
     uint64_t shell_size;        /* class that was asked for last */
+    unsigned int nidle;         /* idle_instances */
+    bool room_wanted;           /* see pooled_make_room */
     unsigned int works;         /* jobs of ours in the thread pool */
     unsigned int resets;
 

@@ -63,9 +63,16 @@ static struct kind *only_kind(struct load *load)
     return &load->kinds[0];
 }
 
+/* A daemon in use: what is measured next is not how long two sleeping threads take to wake up. */
+static void wake_up(struct kind *ping, struct hl_client *client)
+{
+    for (int i = 0; i < 100; i++)
+        kind_run(ping, client, false);
+}
+
 json_t *load_first(struct load *load)
 {
-    struct kind *first = only_kind(load), next, entry;
+    struct kind *first = only_kind(load), next, entry, ping;
     const char *image = first->call.image;
     struct hl_client *client = load_connect(load);
     struct variants variants;
@@ -74,6 +81,7 @@ json_t *load_first(struct load *load)
     variants_init(&variants, load);
     kind_parse(&next, first->spec);
     kind_parse(&entry, "entry");
+    kind_parse(&ping, "ping:64");
     for (uint64_t i = 0; i < load->count; i++)
         variant_register(&variants, load, client, i);
     for (uint64_t i = 0; i < load->count; i++) {
@@ -81,6 +89,7 @@ json_t *load_first(struct load *load)
 
         bench_sleep_until(bench_now() + load->gap_ms * NSEC_PER_MSEC);
         kind_entries(&entry, client, 20, true);
+        wake_up(&ping, client);
         variant_name(&variants, load, i);
         first->call.image = variants.name;
         kind_run(first, client, true);
@@ -95,6 +104,7 @@ json_t *load_first(struct load *load)
                        "entry", kind_json(&entry));
     kind_fini(&next);
     kind_fini(&entry);
+    kind_fini(&ping);
     return object;
 }
 

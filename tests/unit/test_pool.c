@@ -291,6 +291,29 @@ START_TEST(test_more_shards)
 }
 END_TEST
 
+/* A program that is ready for one shard is there for the others, without a question. */
+START_TEST(test_ready_for_all)
+{
+    int fds[8];
+
+    settings.shards = 4;
+    start();
+    for (int i = 0; i < 8; i++) {
+        fds[i] = rig_connect(&rig);
+        ck_assert_int_eq(call_image(fds[i], 1, "test"), 0);
+    }
+    ck_assert_uint_eq(rig.resolves, 1);
+    rig_invalidate(&rig, "test");
+    for (uint32_t stream = 3; rig.resolves == 1; stream += 2)
+        ck_assert_int_eq(call_image(fds[stream / 2 % 8], stream, "test"), 0);
+    for (int i = 0; i < 8; i++) {
+        ck_assert_int_eq(call_image(fds[i], 100001, "test"), 0);
+        close(fds[i]);
+    }
+    rig_stop(&rig);
+}
+END_TEST
+
 /* What lies idle on one shard serves a call on another, although nothing ends there. */
 START_TEST(test_idle_instance_moves)
 {
@@ -376,6 +399,7 @@ int main(void)
     tcase_add_test(tc, test_one_instance);
     tcase_add_test(tc, test_one_vm);
     tcase_add_test(tc, test_more_shards);
+    tcase_add_test(tc, test_ready_for_all);
     tcase_add_test(tc, test_idle_instance_moves);
     tcase_add_test(tc, test_drain_two_shards);
     tcase_add_loop_test(tc, test_drain_early, 0, 2);
