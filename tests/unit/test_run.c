@@ -76,12 +76,12 @@ static int bytes_waiting(int fd)
 
 /* What a run notes down; guests call it in order on one shard. */
 static struct {
-    atomic_int runs; /* of calls, not of start-ups */
-    int watched;     /* a client's descriptor */
-    int waiting[64]; /* bytes that it could read */
-    pid_t tid[64];
-    bool beginnings; /* only the first run of each call */
-    uint64_t work_ns;
+    atomic_int runs;        /* of calls, not of start-ups */
+    atomic_int watched;     /* a client's descriptor */
+    atomic_int waiting[64]; /* bytes that it could read */
+    _Atomic pid_t tid[64];
+    atomic_bool beginnings; /* only the first run of each call */
+    _Atomic uint64_t work_ns;
 } notes;
 
 static int note_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *out, void *opaque)
@@ -104,7 +104,11 @@ static int note_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *out
 
 static void watch_runs(int fd)
 {
-    memset(&notes, 0, sizeof(notes));
+    notes.runs = 0;
+    for (int i = 0; i < 64; i++)
+        notes.waiting[i] = notes.tid[i] = 0;
+    notes.beginnings = false;
+    notes.work_ns = 0;
     notes.watched = fd;
     fake_set_run(note_run, NULL);
 }
