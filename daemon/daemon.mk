@@ -68,6 +68,7 @@ libfront_la_LIBADD = libcontrol.la $(INIH_LIBS) $(JANSSON_LIBS) $(SODIUM_LIBS) $
 FRONT_TESTS = \
 	tests/unit/test_configuration \
 	tests/unit/test_front \
+	tests/unit/test_front_images \
 	tests/unit/test_registry
 check_PROGRAMS += $(FRONT_TESTS)
 TESTS += $(FRONT_TESTS)
@@ -75,12 +76,17 @@ FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_C
 tests_unit_test_configuration_SOURCES = tests/unit/test_configuration.c
 tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS) -DSOURCE_DIR='"$(abs_top_srcdir)"'
 tests_unit_test_configuration_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_front_SOURCES = \
+FRONT_RIG = \
+	tests/unit/front_rig.c \
+	tests/unit/front_rig.h \
 	tests/unit/front_stub.c \
-	tests/unit/front_stub.h \
-	tests/unit/test_front.c
+	tests/unit/front_stub.h
+tests_unit_test_front_SOURCES = $(FRONT_RIG) tests/unit/test_front.c
 tests_unit_test_front_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_front_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_front_images_SOURCES = $(FRONT_RIG) tests/unit/test_front_images.c
+tests_unit_test_front_images_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_front_images_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
 tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
@@ -170,6 +176,15 @@ tests_unit_test_engine_SOURCES = \
 	tests/unit/test_engine.c
 tests_unit_test_engine_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_engine_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_images
+TESTS += tests/unit/test_images
+tests_unit_test_images_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_images.c
+tests_unit_test_images_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_images_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_conn
 TESTS += tests/unit/test_conn

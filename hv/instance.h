@@ -94,9 +94,9 @@ int instance_check_args(const struct image *img, size_t function, uint64_t io_si
 enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
 
 /* After INSTANCE_DONE, once. value: a result, or, when the guest answered with an error, is_error
- * with code and text in a string value. String and bytes are the instance's: good until it is reset,
- * unbound or freed. They were checked where the guest cannot change them any more.
- * Returns: 0; -ENOMEM; -EBUSY or -ENODATA when there is none. */
+ * with code and text in a string value. String and bytes are the instance's: good until it is
+ * reset, unbound or freed. They were checked where the guest cannot change them any more. Returns:
+ * 0; -ENOMEM; -EBUSY or -ENODATA when there is none. */
 struct instance_result {
     bool is_error;
     int32_t code;

@@ -562,6 +562,17 @@ uint64_t rig_counter(int fd, uint32_t stream, const char *name)
     return value;
 }
 
+void rig_await_counter(int fd, uint32_t *stream, const char *name, uint64_t value)
+{
+    for (int i = 0; i < 1000; i++) {
+        *stream += 2;
+        if (rig_counter(fd, *stream, name) == value)
+            return;
+        usleep(5000);
+    }
+    ck_abort_msg("%s never became %lu", name, (unsigned long)value);
+}
+
 bool rig_closed(int fd)
 {
     struct pollfd pfd = {.fd = fd, .events = POLLIN};

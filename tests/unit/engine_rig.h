@@ -112,6 +112,8 @@ Hl__V1__InvokeResponse *rig_invoke_response(int fd, uint32_t stream, const struc
 size_t rig_programs(int fd, uint32_t stream);
 
 uint64_t rig_counter(int fd, uint32_t stream, const char *name);
+/* Waits until it has that value; *stream counts on. */
+void rig_await_counter(int fd, uint32_t *stream, const char *name, uint64_t value);
 
 /* Whether the peer closed it within 20 s. */
 bool rig_closed(int fd);
