@@ -10,15 +10,31 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include "tests/bench/load.h"
+
+#define EVENTS_AT_ONCE 64
 
 struct lanes {
     uint64_t count;
     struct hl_client **clients;
-    struct pollfd *pfds;
+    bool *sending; /* epoll waits for room to send too */
+    int epoll;
     uint64_t spin_ns;
 };
+
+static void watch(struct lanes *lanes, uint64_t i, int how)
+{
+    struct epoll_event event = {
+        .events = lanes->sending[i] ? EPOLLIN | EPOLLOUT : EPOLLIN,
+        .data.u64 = i,
+    };
+
+    if (epoll_ctl(lanes->epoll, how, hl_client_fd(lanes->clients[i]), &event) < 0)
+        bench_die("epoll_ctl: %s", strerror(errno));
+}
 
 struct lanes *lanes_new(const struct load *load, uint64_t connections)
 {
@@ -27,10 +43,13 @@ struct lanes *lanes_new(const struct load *load, uint64_t connections)
     lanes->count = connections;
     lanes->spin_ns = load->spin_us == SPIN_DEFAULT ? 0 : load->spin_us * 1000;
     lanes->clients = bench_alloc(connections * sizeof(*lanes->clients));
-    lanes->pfds = bench_alloc(connections * sizeof(*lanes->pfds));
+    lanes->sending = bench_alloc(connections * sizeof(*lanes->sending));
+    lanes->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (lanes->epoll < 0)
+        bench_die("epoll_create1: %s", strerror(errno));
     for (uint64_t i = 0; i < connections; i++) {
         lanes->clients[i] = load_connect(load);
-        lanes->pfds[i].fd = hl_client_fd(lanes->clients[i]);
+        watch(lanes, i, EPOLL_CTL_ADD);
     }
     return lanes;
 }
@@ -44,49 +63,60 @@ void lanes_free(struct lanes *lanes)
 {
     for (uint64_t i = 0; i < lanes->count; i++)
         hl_client_disconnect(lanes->clients[i]);
+    close(lanes->epoll);
     free(lanes->clients);
-    free(lanes->pfds);
+    free(lanes->sending);
     free(lanes);
 }
 
-static int wait_events(struct lanes *lanes, uint64_t until_ns)
+static int wait_events(struct lanes *lanes, struct epoll_event *events, uint64_t until_ns)
 {
-    uint64_t now = bench_now(), spin_end = now + lanes->spin_ns;
-    int n;
+    uint64_t now = bench_now(), spin_end = now + lanes->spin_ns, left;
+    struct timespec ts;
+    int n = 0;
 
     if (spin_end > until_ns)
         spin_end = until_ns;
-    do {
-        n = poll(lanes->pfds, lanes->count, 0);
+    while (n == 0 && now < spin_end) {
+        n = epoll_wait(lanes->epoll, events, EVENTS_AT_ONCE, 0);
         now = bench_now();
-    } while (n == 0 && now < spin_end);
-    if (n == 0 && now < until_ns) {
-        uint64_t left = until_ns - now;
-        const struct timespec ts = {
-            .tv_sec = (time_t)(left / 1000000000u),
-            .tv_nsec = (long)(left % 1000000000u),
-        };
-
-        n = ppoll(lanes->pfds, lanes->count, &ts, NULL);
     }
-    return n;
+    if (n != 0)
+        return n;
+    left = now < until_ns ? until_ns - now : 0;
+    ts = (struct timespec){
+        .tv_sec = (time_t)(left / 1000000000u),
+        .tv_nsec = (long)(left % 1000000000u),
+    };
+    return epoll_pwait2(lanes->epoll, events, EVENTS_AT_ONCE, until_ns == UINT64_MAX ? NULL : &ts,
+                        NULL);
+}
+
+/* Requests are sent from callbacks of other connections too, so all are looked at. */
+static void watch_all(struct lanes *lanes)
+{
+    for (uint64_t i = 0; i < lanes->count; i++) {
+        bool sending = hl_client_events(lanes->clients[i]) & POLLOUT;
+
+        if (sending != lanes->sending[i]) {
+            lanes->sending[i] = sending;
+            watch(lanes, i, EPOLL_CTL_MOD);
+        }
+    }
 }
 
 void lanes_process(struct lanes *lanes, uint64_t until_ns)
 {
+    struct epoll_event events[EVENTS_AT_ONCE];
     struct hl_client_error err;
     int n;
 
-    for (uint64_t i = 0; i < lanes->count; i++)
-        lanes->pfds[i].events = hl_client_events(lanes->clients[i]);
-    n = wait_events(lanes, until_ns);
+    watch_all(lanes);
+    n = wait_events(lanes, events, until_ns);
     if (n < 0 && errno != EINTR)
-        bench_die("poll: %s", strerror(errno));
-    for (uint64_t i = 0; n > 0 && i < lanes->count; i++) {
-        if (lanes->pfds[i].revents == 0)
-            continue;
-        n--;
-        if (hl_client_process(lanes->clients[i], &err) < 0)
+        bench_die("epoll_pwait2: %s", strerror(errno));
+    for (int i = 0; i < n; i++) {
+        if (hl_client_process(lanes->clients[events[i].data.u64], &err) < 0)
             bench_die("%s", err.text);
     }
 }
