@@ -192,6 +192,21 @@ static int map_for_host(struct snapshot *snap)
     return 0;
 }
 
+/* Every call writes to the stack where it stands, and to the page below before long, and finds its
+ * arguments at the beginning of the window. */
+static void hint_first_call(struct snapshot *snap)
+{
+    uint64_t stack = snap->regs.rsp / PAGE, window = HL_ABI_IO_ADDR / PAGE;
+
+    if (stack > window && stack < snap->npages) {
+        snap->hot[stack / 64] |= 1ull << (stack % 64);
+        stack--;
+        snap->hot[stack / 64] |= 1ull << (stack % 64);
+    }
+    if (window < snap->npages)
+        snap->hot[window / 64] |= 1ull << (window % 64);
+}
+
 static struct snapshot *new_snapshot(uint64_t size, uint64_t io_size, const struct hv_regs *regs,
                                      const struct linux_state *linux_state)
 {
@@ -208,10 +223,12 @@ static struct snapshot *new_snapshot(uint64_t size, uint64_t io_size, const stru
     snap->linux_state = *linux_state;
     snap->extents = calloc(SNAPSHOT_EXTENTS_MAX + SNAPSHOT_LOW_EXTENTS_MAX, sizeof(*snap->extents));
     snap->hot = calloc(snap->npages / 64 + 1, sizeof(*snap->hot));
-    if (snap->extents && snap->hot)
-        return snap;
-    snapshot_unref(snap);
-    return NULL;
+    if (!snap->extents || !snap->hot) {
+        snapshot_unref(snap);
+        return NULL;
+    }
+    hint_first_call(snap);
+    return snap;
 }
 
 /* Finds the extents and seals the file, which becomes *fd. */

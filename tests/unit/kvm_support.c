@@ -107,7 +107,7 @@ struct hv_exit test_run(struct hv_machine *m)
 {
     struct hv_exit exit;
 
-    ck_assert_int_eq(hv.run(m, hv_now_ns() + 1000000000u, &exit), 0);
+    ck_assert_int_eq(hv.run(m, hv_now_ns() + 20000000000u, &exit), 0);
     return exit;
 }
 
