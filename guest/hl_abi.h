@@ -48,6 +48,13 @@ enum {
     /* Initialisation failed: a: code, b: address of a text, c: its length (cut at
      * HL_ABI_LOG_MAX). After READY it ends the call as a guest fault. Does not return. */
     HL_HYPERCALL_ABORT = 4,
+    /* Calls a function of the host. a: address of a struct hl_abi_host_call, b: its length, values
+     * and bytes included. Returns 0 when there is an answer in the buffer that it names, be it a
+     * result or an error; else a negative errno: -EFAULT (-14) the struct cannot be read or the
+     * buffer not be written; -EINVAL (-22) the name is none; -EILSEQ (-84) a string is not UTF-8;
+     * -EMSGSIZE (-90) the call is larger than io_size, or the buffer smaller than an answer's
+     * header. A call that breaks the rules of the struct ends the program. */
+    HL_HYPERCALL_HOST_CALL = 5,
 };
 
 #define HL_ABI_LOG_MAX 4096u
@@ -77,19 +84,23 @@ enum {
 #define HL_ABI_NAME_SIZE     64 /* NUL included */
 #define HL_ABI_MAX_FUNCTIONS 1024
 
-#define HL_ABI_INFO_MAGIC     0x4f464e494c48ull /* "HLINFO" */
-#define HL_ABI_FUNCTION_MAGIC 0x4e464c48u       /* "HLFN" */
-#define HL_ABI_CALL_MAGIC     0x4c434c48u       /* "HLCL" */
-#define HL_ABI_RESULT_MAGIC   0x53524c48u       /* "HLRS" */
+#define HL_ABI_INFO_MAGIC      0x4f464e494c48ull /* "HLINFO" */
+#define HL_ABI_FUNCTION_MAGIC  0x4e464c48u       /* "HLFN" */
+#define HL_ABI_CALL_MAGIC      0x4c434c48u       /* "HLCL" */
+#define HL_ABI_RESULT_MAGIC    0x53524c48u       /* "HLRS" */
+#define HL_ABI_HOST_CALL_MAGIC 0x43484c48u       /* "HLHC" */
 
 /* ELF section that holds the descriptors, an array of struct hl_abi_function and nothing else. A
  * function's index in the array is the number by which a call names it. */
 #define HL_ABI_SECTION "hl_functions"
 
+/* flags of struct hl_abi_info. */
+#define HL_ABI_INFO_HOST_CALL 1u /* the host knows HL_HYPERCALL_HOST_CALL */
+
 struct hl_abi_info {
     uint64_t magic;   /* HL_ABI_INFO_MAGIC */
     uint32_t version; /* HL_ABI_VERSION of the host */
-    uint32_t flags;   /* 0 */
+    uint32_t flags;   /* HL_ABI_INFO_…; others are to be ignored */
     uint64_t memory_size;
     uint64_t io_addr; /* HL_ABI_IO_ADDR */
     uint64_t io_size;
@@ -117,13 +128,21 @@ struct hl_abi_value {
 /* Bytes that the host leaves free in the window behind a call, so that a result always has room. */
 #define HL_ABI_RESULT_ROOM 64
 
+/* flags of struct hl_abi_call; others are to be ignored. */
+#define HL_ABI_CALL_FIRST   1u /* the first call since memory became what the snapshot holds */
+#define HL_ABI_CALL_ENTROPY 2u /* the last HL_ABI_ENTROPY_SIZE bytes of the call are random */
+
+#define HL_ABI_ENTROPY_SIZE 32
+
 /* Written by the host at HL_ABI_IO_ADDR before READY returns: this header, nargs values, then the
- * bytes of strings and bytes arguments, each at a multiple of 8. */
+ * bytes of strings and bytes arguments, each at a multiple of 8, then, with a FIRST call that
+ * leaves room for it, fresh random bytes. */
 struct hl_abi_call {
     uint32_t magic;    /* HL_ABI_CALL_MAGIC */
     uint32_t function; /* index of the descriptor */
-    uint32_t nargs;
-    uint32_t size; /* header, values and bytes together: at most io_size - HL_ABI_RESULT_ROOM */
+    uint16_t nargs;
+    uint16_t flags; /* HL_ABI_CALL_… */
+    uint32_t size;  /* all of it together: at most io_size - HL_ABI_RESULT_ROOM */
     struct hl_abi_value args[];
 };
 
@@ -138,10 +157,28 @@ struct hl_abi_result {
     uint64_t text;             /* offset in the window */
 };
 
+/* A call of a host function: this header, nargs values, then bytes. It may stand anywhere in the
+ * guest's memory, at any alignment. The bits of a string or bytes argument are the offset of its
+ * first byte from the header's. The host copies all of it before anything else, so that the buffer
+ * for the answer may overlap it.
+ *
+ * The answer begins with a struct hl_abi_result, whose offsets count from the buffer's start. Its
+ * error is 0, or one of google.rpc.Code; then code is the number that the function's provider gave
+ * (with UNKNOWN, 2) and the text may have been cut to the room there was. */
+struct hl_abi_host_call {
+    uint32_t magic; /* HL_ABI_HOST_CALL_MAGIC */
+    uint32_t nargs; /* at most HL_ABI_MAX_PARAMS */
+    uint64_t out;   /* address of the buffer, which the guest must be able to write */
+    uint64_t size;  /* of the buffer; of one larger than io_size only so much is used */
+    char name[HL_ABI_NAME_SIZE]; /* [A-Za-z0-9._-]+, NUL-terminated */
+    struct hl_abi_value args[];
+};
+
 _Static_assert(sizeof(struct hl_abi_info) == 40, "ABI");
 _Static_assert(sizeof(struct hl_abi_function) == 96, "ABI");
 _Static_assert(sizeof(struct hl_abi_value) == 16, "ABI");
 _Static_assert(sizeof(struct hl_abi_call) == 16, "ABI");
 _Static_assert(sizeof(struct hl_abi_result) == 40, "ABI");
+_Static_assert(sizeof(struct hl_abi_host_call) == 88, "ABI");
 
 #endif

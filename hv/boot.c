@@ -19,7 +19,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <sys/random.h>
 
 #include "base/cleanup.h"
 #include "guest/hl_abi.h"
@@ -113,6 +112,7 @@ void snapshot_write_info(uint8_t *memory, const struct snapshot_options *options
     struct hl_abi_info info = {
         .magic = HL_ABI_INFO_MAGIC,
         .version = HL_ABI_VERSION,
+        .flags = HL_ABI_INFO_HOST_CALL,
         .memory_size = options->memory_size,
         .io_addr = HL_ABI_IO_ADDR,
         .io_size = options->io_size,
@@ -146,17 +146,19 @@ static hl_gpa push(struct snapshot_draft *draft, hl_gpa *top, const void *data, 
 }
 
 /* The System V ABI's process stack: argc, argv, envp, auxv, then what they point to. */
-static int write_stack(struct snapshot_draft *draft, const struct image *img, const char *name,
-                       struct hl_error *err)
+static int write_stack(struct snapshot_draft *draft, const struct image *img,
+                       const struct snapshot_options *options, struct hl_error *err)
 {
     const struct linux_state *at = &draft->linux_state;
     char shown[NAME_SHOWN + 1] = {0};
     uint8_t seed[16];
     hl_gpa top = draft->size - 16, seed_at, name_at, platform_at;
+    struct world world;
 
-    if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+    world_init(&world, options->deterministic, true);
+    if (world_random(&world, seed, sizeof(seed)) < 0)
         return hl_error_wrap(err, -EIO, "random bytes for a program's start");
-    strncpy(shown, name ? name : "guest", NAME_SHOWN);
+    strncpy(shown, options->name ? options->name : "guest", NAME_SHOWN);
     name_at = push(draft, &top, shown, strlen(shown) + 1);
     platform_at = push(draft, &top, "x86_64", sizeof("x86_64"));
     seed_at = push(draft, &top, seed, sizeof(seed));
@@ -232,7 +234,7 @@ int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_
     draft.linux_state = at;
     load_segments(&draft, img);
     snapshot_write_info(draft.memory, options);
-    rc = write_stack(&draft, img, options->name, err);
+    rc = write_stack(&draft, img, options, err);
     if (rc < 0)
         return rc;
     draft.regs.rip = img->entry + at.bias;

@@ -15,7 +15,7 @@
 
 #define BUFFER_STEP 4096u
 
-static bool is_counted(enum hl_type type)
+bool call_is_counted(enum hl_type type)
 {
     return type == HL_TYPE_STRING || type == HL_TYPE_BYTES;
 }
@@ -66,7 +66,7 @@ int call_check(const struct image_function *fn, uint64_t io_size, const struct h
 
         if (rc < 0)
             return rc;
-        if (is_counted(args[i].type) &&
+        if (call_is_counted(args[i].type) &&
             (args[i].bytes.len > UINT32_MAX ||
              __builtin_add_overflow(align8(total), args[i].bytes.len, &total)))
             total = UINT64_MAX - 8;
@@ -80,49 +80,55 @@ int call_check(const struct image_function *fn, uint64_t io_size, const struct h
     return 0;
 }
 
-static uint64_t scalar_bits(const struct hl_value *arg)
+uint64_t call_scalar_bits(const struct hl_value *value)
 {
     uint32_t low;
     uint64_t bits;
 
-    switch (arg->type) {
+    switch (value->type) {
     case HL_TYPE_I32:
-        return (uint64_t)(int64_t)arg->i32;
+        return (uint64_t)(int64_t)value->i32;
     case HL_TYPE_U32:
-        return arg->u32;
+        return value->u32;
     case HL_TYPE_I64:
-        return (uint64_t)arg->i64;
+        return (uint64_t)value->i64;
     case HL_TYPE_U64:
-        return arg->u64;
+        return value->u64;
     case HL_TYPE_F32:
-        memcpy(&low, &arg->f32, sizeof(low));
+        memcpy(&low, &value->f32, sizeof(low));
         return low;
     case HL_TYPE_F64:
-        memcpy(&bits, &arg->f64, sizeof(bits));
+        memcpy(&bits, &value->f64, sizeof(bits));
         return bits;
     case HL_TYPE_BOOL:
-        return arg->b ? 1 : 0;
+        return value->b ? 1 : 0;
     default:
         return 0;
     }
 }
 
-void call_write(uint8_t *window, uint32_t index, const struct hl_value *args, size_t nargs,
-                uint32_t size)
+uint64_t call_size_with_entropy(uint32_t size)
+{
+    return align8(size) + HL_ABI_ENTROPY_SIZE;
+}
+
+void call_write(uint8_t *window, const struct call_head *head, const struct hl_value *args,
+                size_t nargs)
 {
     const struct hl_abi_call header = {
         .magic = HL_ABI_CALL_MAGIC,
-        .function = index,
-        .nargs = (uint32_t)nargs,
-        .size = size,
+        .function = head->function,
+        .nargs = (uint16_t)nargs,
+        .flags = head->flags,
+        .size = head->size,
     };
     struct hl_abi_value values[HL_ABI_MAX_PARAMS] = {0};
     uint64_t at = sizeof(header) + nargs * sizeof(values[0]);
 
     for (size_t i = 0; i < nargs; i++) {
         values[i].type = (uint32_t)args[i].type;
-        if (!is_counted(args[i].type)) {
-            values[i].bits = scalar_bits(&args[i]);
+        if (!call_is_counted(args[i].type)) {
+            values[i].bits = call_scalar_bits(&args[i]);
             continue;
         }
         at = align8(at);
@@ -132,6 +138,8 @@ void call_write(uint8_t *window, uint32_t index, const struct hl_value *args, si
             memcpy(window + at, args[i].bytes.data, args[i].bytes.len);
         at += args[i].bytes.len;
     }
+    if (head->entropy)
+        memcpy(window + head->size - HL_ABI_ENTROPY_SIZE, head->entropy, HL_ABI_ENTROPY_SIZE);
     memcpy(window, &header, sizeof(header));
     memcpy(window + sizeof(header), values, nargs * sizeof(values[0]));
 }
@@ -141,22 +149,27 @@ static bool in_window(uint64_t offset, uint64_t len, uint64_t io_size)
     return offset <= io_size && len <= io_size - offset;
 }
 
-/* Integers must be extended to 64 bits as their type says, a bool 0 or 1, and nothing be counted.
- */
+bool call_scalar_valid(enum hl_type type, uint64_t bits)
+{
+    switch (type) {
+    case HL_TYPE_I32:
+        return (uint64_t)(int64_t)(int32_t)bits == bits;
+    case HL_TYPE_U32:
+    case HL_TYPE_F32:
+        return bits <= UINT32_MAX;
+    case HL_TYPE_BOOL:
+        return bits <= 1;
+    default:
+        return true;
+    }
+}
+
 static int check_bits(enum hl_type type, uint64_t bits, uint32_t len, struct hl_error *err)
 {
-    bool good = true;
-
     if (len != 0)
         return hl_error_set(err, -EPROTO, "its result is %s but has a length of %u",
                             type_shown(type), len);
-    if (type == HL_TYPE_I32)
-        good = (uint64_t)(int64_t)(int32_t)bits == bits;
-    else if (type == HL_TYPE_U32 || type == HL_TYPE_F32)
-        good = bits <= UINT32_MAX;
-    else if (type == HL_TYPE_BOOL)
-        good = bits <= 1;
-    if (!good)
+    if (!call_scalar_valid(type, bits))
         return hl_error_set(err, -EPROTO, "its result 0x%" PRIx64 " is no %s", bits,
                             type_shown(type));
     return 0;
@@ -194,7 +207,7 @@ int call_read_result(const struct image_function *fn, const uint8_t *window, uin
     if (value->type != (uint32_t)fn->sig.ret)
         return hl_error_set(err, -EPROTO, "%s returned type %u instead of %s", fn->name,
                             value->type, type_shown(fn->sig.ret));
-    if (!is_counted(fn->sig.ret))
+    if (!call_is_counted(fn->sig.ret))
         return check_bits(fn->sig.ret, value->bits, value->len, err);
     if (!in_window(value->bits, value->len, io_size))
         return hl_error_set(err, -EPROTO,
@@ -212,21 +225,28 @@ void call_buffer_trim(struct call_buffer *buffer, size_t most)
     *buffer = (struct call_buffer){0};
 }
 
+int call_buffer_take(struct call_buffer *buffer, size_t len)
+{
+    size_t size = (len / BUFFER_STEP + 1) * BUFFER_STEP;
+
+    if (len < buffer->size)
+        return 0;
+    call_buffer_trim(buffer, 0);
+    buffer->data = malloc(size);
+    if (!buffer->data)
+        return -ENOMEM;
+    buffer->size = size;
+    return 0;
+}
+
 /* Returns: where len bytes of the window are that no guest changes any more, or NULL. */
 static const uint8_t *settle_bytes(const uint8_t *window, uint64_t offset, uint32_t len,
                                    struct call_buffer *buffer)
 {
     if (!buffer)
         return window + offset;
-    if (len >= buffer->size) {
-        size_t size = ((size_t)len / BUFFER_STEP + 1) * BUFFER_STEP;
-
-        call_buffer_trim(buffer, 0); /* nothing in it is wanted any more */
-        buffer->data = malloc(size);
-        if (!buffer->data)
-            return NULL;
-        buffer->size = size;
-    }
+    if (call_buffer_take(buffer, len) < 0)
+        return NULL;
     return memcpy(buffer->data, window + offset, len);
 }
 
@@ -244,7 +264,7 @@ static int take_bytes(const uint8_t *window, uint64_t offset, uint32_t len, bool
     return 0;
 }
 
-static void take_scalar(struct hl_value *value, uint64_t bits)
+void call_scalar_take(struct hl_value *value, uint64_t bits)
 {
     uint32_t low = (uint32_t)bits;
 
@@ -284,9 +304,9 @@ int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
         return take_bytes(window, result->text, result->text_len, true, value, buffer, err);
     }
     value->type = (enum hl_type)result->value.type;
-    if (is_counted(value->type))
+    if (call_is_counted(value->type))
         return take_bytes(window, result->value.bits, result->value.len,
                           value->type == HL_TYPE_STRING, value, buffer, err);
-    take_scalar(value, result->value.bits);
+    call_scalar_take(value, result->value.bits);
     return 0;
 }

@@ -14,9 +14,18 @@
 int call_check(const struct image_function *fn, uint64_t io_size, const struct hl_value *args,
                size_t nargs, uint32_t *size, struct hl_error *err);
 
-/* Writes the call to the start of the window; args passed call_check with that size. */
-void call_write(uint8_t *window, uint32_t index, const struct hl_value *args, size_t nargs,
-                uint32_t size);
+struct call_head {
+    uint32_t function;      /* its index */
+    uint16_t flags;         /* HL_ABI_CALL_… */
+    uint32_t size;          /* call_check's, or call_size_with_entropy's of that */
+    const uint8_t *entropy; /* HL_ABI_ENTROPY_SIZE bytes for the end of it, or NULL */
+};
+
+uint64_t call_size_with_entropy(uint32_t size);
+
+/* Writes the call to the start of the window; args passed call_check. */
+void call_write(uint8_t *window, const struct call_head *head, const struct hl_value *args,
+                size_t nargs);
 
 /* Copies the result's header from offset and checks the copy: afterwards its ranges lie within the
  * window and its value is one of fn's type. Returns: 0, -EPROTO with err saying what is wrong. */
@@ -28,12 +37,22 @@ struct call_buffer {
     uint8_t *data;
     size_t size;
 };
+#define CALL_BUFFER_KEPT (64u << 10)                            /* between calls */
 void call_buffer_trim(struct call_buffer *buffer, size_t most); /* frees what is larger */
+
+/* More than len bytes; what was in it is gone. Returns: 0, -ENOMEM. */
+int call_buffer_take(struct call_buffer *buffer, size_t len);
 
 /* The value of a result that call_read_result passed. Strings and bytes, and the text of an error,
  * are copied into buffer, which grows as needed; or, with buffer NULL, stay in the window, which
  * nobody writes meanwhile. Returns: 0, -ENOMEM, -EPROTO. */
 int call_take_value(const struct hl_abi_result *result, const uint8_t *window,
                     struct hl_value *value, struct call_buffer *buffer, struct hl_error *err);
+
+/* Values as struct hl_abi_value has them. */
+bool call_is_counted(enum hl_type type); /* strings and bytes */
+uint64_t call_scalar_bits(const struct hl_value *value);
+bool call_scalar_valid(enum hl_type type, uint64_t bits);     /* extended as the type says */
+void call_scalar_take(struct hl_value *value, uint64_t bits); /* value->type is set */
 
 #endif

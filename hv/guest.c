@@ -34,16 +34,20 @@ void guest_init(struct guest *g, const struct hv_backend *hv, struct hv_machine 
     g->starting = starting;
     g->fs_base = snapshot_regs(snap)->fs_base;
     space_init(&g->space, hv, machine, snap);
+    world_init(&g->world, NULL, starting);
 }
 
 void guest_fini(struct guest *g)
 {
     space_fini(&g->space);
+    call_buffer_trim(&g->host_call.buffer, 0);
 }
 
 void guest_reset(struct guest *g)
 {
     space_reset(&g->space);
+    world_reset(&g->world);
+    call_buffer_trim(&g->host_call.buffer, CALL_BUFFER_KEPT);
     g->fs_base = snapshot_regs(g->snap)->fs_base;
     g->failed = false;
     g->line_len = 0;
@@ -187,6 +191,8 @@ static enum guest_state serve_hypercall(struct guest *g, const struct hv_exit *e
     case HL_HYPERCALL_ABORT:
         serve_abort(g, exit->args);
         return GUEST_FAILED;
+    case HL_HYPERCALL_HOST_CALL:
+        return guest_host_call(g, exit->args[0], exit->args[1]);
     default:
         guest_fail(g, INSTANCE_END_PROTOCOL, 0, "unknown hypercall %" PRIu64, exit->nr);
         return GUEST_FAILED;
@@ -250,7 +256,7 @@ enum guest_state guest_run(struct guest *g, uint64_t until_ns)
     if (g->failed)
         return GUEST_FAILED;
     state = run_until_stop(g, until_ns);
-    if (state != GUEST_KICKED)
+    if (state != GUEST_KICKED && state != GUEST_HOST_CALL)
         guest_log_flush(g);
     return state;
 }

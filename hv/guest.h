@@ -8,8 +8,10 @@
  * (hv/instance.c) are both made of it. For hv/ alone.
  */
 
+#include "hv/host_call.h"
 #include "hv/instance.h"
 #include "hv/space.h"
+#include "hv/world.h"
 
 #define GUEST_LINE_MAX 1024 /* a log line; longer ones are cut into several */
 
@@ -17,7 +19,8 @@ enum guest_state {
     GUEST_READY = 1, /* announced READY: before its first call */
     GUEST_DONE,      /* announced a result: `result` is its offset in the window */
     GUEST_KICKED,
-    GUEST_FAILED, /* failure says why; the machine can only be freed */
+    GUEST_HOST_CALL, /* called a host function: `host_call` has it */
+    GUEST_FAILED,    /* failure says why; the machine can only be freed */
 };
 
 struct guest {
@@ -26,6 +29,8 @@ struct guest {
     struct snapshot *snap;   /* borrowed */
     const struct image *img; /* borrowed */
     struct space space;
+    struct world world;
+    struct host_call host_call;
     bool starting; /* before READY */
     uint64_t result;
     uint64_t fs_base;
@@ -39,7 +44,8 @@ struct guest {
     int line_level;
 };
 
-/* The machine is bound to snap. Everything is borrowed. */
+/* The machine is bound to snap. Everything is borrowed. The world is the true one; world_init
+ * changes that. */
 void guest_init(struct guest *g, const struct hv_backend *hv, struct hv_machine *machine,
                 struct snapshot *snap, const struct image *img, bool starting);
 void guest_fini(struct guest *g);
@@ -62,6 +68,15 @@ int guest_copy_out(struct guest *g, hl_gpa addr, const void *buf, uint64_t len);
  * has no newline yet. */
 void guest_log(struct guest *g, int level, const char *text, size_t len);
 void guest_log_flush(struct guest *g);
+
+/* hv/host_call.c: copies and checks the call that the guest announced. Returns: 0 to go on, the
+ * guest having its errno; GUEST_HOST_CALL; GUEST_FAILED. */
+enum guest_state guest_host_call(struct guest *g, hl_gpa addr, uint64_t len);
+
+/* Answers it: as instance_host_return and instance_host_fail, of a call that is there. */
+int guest_host_return(struct guest *g, const struct hl_value *result, struct hl_error *err);
+void guest_host_fail(struct guest *g, enum hl_status status, int32_t code, const char *text,
+                     size_t len);
 
 /* hv/syscall.c: serves one system call. Returns: what rax gets; guest_fail was called if it ends
  * the guest. */

@@ -17,6 +17,8 @@ libhv_la_SOURCES += \
 	hv/features.h \
 	hv/guest.c \
 	hv/guest.h \
+	hv/host_call.c \
+	hv/host_call.h \
 	hv/image.c \
 	hv/image.h \
 	hv/image_internal.h \
@@ -31,7 +33,9 @@ libhv_la_SOURCES += \
 	hv/space.c \
 	hv/space.h \
 	hv/symbols.c \
-	hv/syscall.c
+	hv/syscall.c \
+	hv/world.c \
+	hv/world.h
 
 # kvm, and what both backends kick with
 libhv_la_SOURCES += \

@@ -15,8 +15,7 @@
 #include "hv/call.h"
 #include "hv/guest.h"
 
-#define SLOT_MIN    (16ull << 20)
-#define BUFFER_KEPT (64u << 10) /* of memory for results, between calls */
+#define SLOT_MIN (16ull << 20)
 
 struct shell {
     const struct hv_backend *hv;
@@ -27,6 +26,7 @@ struct shell {
 enum phase {
     PHASE_WARM,
     PHASE_CALLING,
+    PHASE_HOST_CALL, /* of a call: a host function is to be answered */
     PHASE_DONE,
     PHASE_BROKEN,
 };
@@ -38,6 +38,7 @@ struct instance {
     struct snapshot *snap;
     const struct image *img;
     enum phase phase;
+    bool fresh; /* no call since it was bound or reset */
     struct guest guest;
     const struct image_function *function;
     struct instance_result result; /* while DONE and not taken */
@@ -108,6 +109,7 @@ int instance_bind(struct instance **out, struct shell *shell, struct snapshot *s
     inst->snap = snapshot_ref(snap);
     inst->img = img;
     guest_init(&inst->guest, inst->hv, inst->machine, snap, img, false);
+    inst->fresh = true;
     *out = HL_STEAL(inst);
     return 0;
 }
@@ -145,6 +147,11 @@ void instance_set_skip(struct instance *inst, unsigned int skip)
     inst->skip = skip;
 }
 
+void instance_set_deterministic(struct instance *inst, const uint8_t seed[HV_SEED_SIZE])
+{
+    world_init(&inst->guest.world, seed, false);
+}
+
 int instance_check_args(const struct image *img, size_t function, uint64_t io_size,
                         const struct hl_value *args, size_t nargs, struct hl_error *err)
 {
@@ -157,11 +164,27 @@ int instance_check_args(const struct image *img, size_t function, uint64_t io_si
     return call_check(fn, io_size, args, nargs, &size, err);
 }
 
+/* What a first call brings besides its arguments. *size grows. Returns: HL_ABI_CALL_…. */
+static uint16_t first_call(struct instance *inst, uint8_t entropy[HL_ABI_ENTROPY_SIZE],
+                           uint32_t *size)
+{
+    uint64_t with = call_size_with_entropy(*size);
+
+    if (!inst->fresh)
+        return 0;
+    if (with > snapshot_io_size(inst->snap) - HL_ABI_RESULT_ROOM ||
+        world_random(&inst->guest.world, entropy, HL_ABI_ENTROPY_SIZE) < 0)
+        return HL_ABI_CALL_FIRST;
+    *size = (uint32_t)with;
+    return HL_ABI_CALL_FIRST | HL_ABI_CALL_ENTROPY;
+}
+
 int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
                    size_t nargs, struct hl_error *err)
 {
     const struct image_function *fn = image_function(inst->img, function);
-    uint32_t size;
+    struct call_head head = {.function = (uint32_t)function};
+    uint8_t entropy[HL_ABI_ENTROPY_SIZE];
     int rc;
 
     if (inst->phase != PHASE_WARM)
@@ -169,12 +192,15 @@ int instance_begin(struct instance *inst, size_t function, const struct hl_value
     if (!fn)
         return hl_error_set(err, -EINVAL, "function %zu of %zu", function,
                             image_function_count(inst->img));
-    rc = call_check(fn, snapshot_io_size(inst->snap), args, nargs, &size, err);
+    rc = call_check(fn, snapshot_io_size(inst->snap), args, nargs, &head.size, err);
     if (rc < 0)
         return rc;
-    call_write(inst->hv->io_window(inst->machine), (uint32_t)function, args, nargs, size);
-    inst->hv->io_dirty(inst->machine, 0, size);
-    inst->hv->set_return(inst->machine, size);
+    head.flags = first_call(inst, entropy, &head.size);
+    head.entropy = head.flags & HL_ABI_CALL_ENTROPY ? entropy : NULL;
+    call_write(inst->hv->io_window(inst->machine), &head, args, nargs);
+    inst->hv->io_dirty(inst->machine, 0, head.size);
+    inst->hv->set_return(inst->machine, head.size);
+    inst->fresh = false;
     memset(&inst->guest.counters, 0, sizeof(inst->guest.counters));
     inst->function = fn;
     inst->phase = PHASE_CALLING;
@@ -214,6 +240,8 @@ enum instance_state instance_run(struct instance *inst, uint64_t until_ns)
 {
     if (inst->phase == PHASE_DONE)
         return INSTANCE_DONE;
+    if (inst->phase == PHASE_HOST_CALL)
+        return INSTANCE_HOST_CALL;
     if (inst->phase != PHASE_CALLING) {
         guest_fail(&inst->guest, INSTANCE_END_DIED, 0, "run without a call");
         return broken(inst);
@@ -223,9 +251,39 @@ enum instance_state instance_run(struct instance *inst, uint64_t until_ns)
         return finish(inst);
     case GUEST_KICKED:
         return INSTANCE_KICKED;
+    case GUEST_HOST_CALL:
+        inst->phase = PHASE_HOST_CALL;
+        return INSTANCE_HOST_CALL;
     default:
         return broken(inst);
     }
+}
+
+const struct instance_host_call *instance_host_call(const struct instance *inst)
+{
+    return inst->phase == PHASE_HOST_CALL ? &inst->guest.host_call.shown : NULL;
+}
+
+int instance_host_return(struct instance *inst, const struct hl_value *result, struct hl_error *err)
+{
+    int rc;
+
+    if (inst->phase != PHASE_HOST_CALL)
+        return hl_error_set(err, -EBUSY, "no host function is to be answered");
+    rc = guest_host_return(&inst->guest, result, err);
+    if (rc == 0)
+        inst->phase = PHASE_CALLING;
+    return rc;
+}
+
+int instance_host_fail(struct instance *inst, enum hl_status status, int32_t code, const char *text,
+                       size_t len)
+{
+    if (inst->phase != PHASE_HOST_CALL)
+        return -EBUSY;
+    guest_host_fail(&inst->guest, status, code, text, len);
+    inst->phase = PHASE_CALLING;
+    return 0;
 }
 
 int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err)
@@ -259,7 +317,7 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
 
     *pages = 0;
     /* A guest stopped in the middle of something is not worth trusting a reset to. */
-    if (inst->phase == PHASE_BROKEN || inst->phase == PHASE_CALLING)
+    if (inst->phase != PHASE_WARM && inst->phase != PHASE_DONE)
         return 1;
     rc = inst->hv->reset(inst->machine, inst->skip, &written);
     *pages = written;
@@ -271,8 +329,9 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
             hl_error_wrap(err, rc, "reset");
         return rc;
     }
-    call_buffer_trim(&inst->buffer, BUFFER_KEPT);
+    call_buffer_trim(&inst->buffer, CALL_BUFFER_KEPT);
     guest_reset(&inst->guest);
+    inst->fresh = true;
     inst->phase = PHASE_WARM;
     return 0;
 }

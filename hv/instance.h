@@ -22,14 +22,16 @@
 #include "hv/backend.h"
 #include "hv/image.h"
 #include "hv/snapshot.h"
+#include "hv/world.h"
 
 struct shell;
 struct instance;
 
 enum instance_state {
-    INSTANCE_DONE = 1, /* the guest left a result: instance_result */
-    INSTANCE_KICKED,   /* until_ns passed or a kick: run again to go on */
-    INSTANCE_FAULT,    /* fault, exit(), abort, broken result: instance_fault says; free it */
+    INSTANCE_DONE = 1,  /* the guest left a result: instance_result */
+    INSTANCE_KICKED,    /* until_ns passed or a kick: run again to go on */
+    INSTANCE_FAULT,     /* fault, exit(), abort, broken result: instance_fault says; free it */
+    INSTANCE_HOST_CALL, /* the guest calls a host function: instance_host_call; answer it, run on */
 };
 
 /* Why a call ended without a result. */
@@ -54,6 +56,7 @@ struct instance_counters { /* of the call since instance_begin */
     uint32_t syscalls;
     uint32_t unknown_syscalls;
     uint32_t log_lines;
+    uint32_t host_calls; /* all that the guest made, refused and broken ones included */
 };
 
 typedef void (*instance_log_cb)(void *opaque, int level, const char *text, size_t len);
@@ -81,9 +84,15 @@ struct shell *instance_unbind(struct instance *inst);
 /* Log lines of later calls (hl_log and writes to 1 and 2, split at newlines, bounded). */
 void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque);
 
-/* Checks args against the function's signature and writes the call. On error the instance is as it
- * was. Returns: 0; -EINVAL with err naming argument and type; -EMSGSIZE with the window's size when
- * the arguments do not fit. */
+/* Time and randomness of later calls made up instead of true: a function of seed and of how often
+ * the guest has asked since the instance was bound or reset (hv/world.h). NULL: true ones again.
+ * Not for the time of a call. */
+void instance_set_deterministic(struct instance *inst, const uint8_t seed[HV_SEED_SIZE]);
+
+/* Checks args against the function's signature and writes the call; the first one since the
+ * instance was bound or reset tells the guest so and brings it fresh entropy. On error the instance
+ * is as it was. Returns: 0; -EINVAL with err naming argument and type; -EMSGSIZE with the window's
+ * size when the arguments do not fit. */
 int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
                    size_t nargs, struct hl_error *err);
 
@@ -104,11 +113,35 @@ struct instance_result {
 };
 int instance_result(struct instance *inst, struct instance_result *result, struct hl_error *err);
 
+/* A call of a host function, checked: name is 1 to 63 of A-Z a-z 0-9 . _ -, strings are UTF-8. All
+ * of it is a copy, the instance's own. */
+struct instance_host_call {
+    char name[HL_NAME_MAX + 1];
+    const struct hl_value *args;
+    size_t nargs;
+};
+
+/* After INSTANCE_HOST_CALL, until it is answered. The instance may stay in that state for as long
+ * as one likes, on no thread. Returns: NULL when there is none. */
+const struct instance_host_call *instance_host_call(const struct instance *inst);
+
+/* Answers it: instance_run then goes on. result: NULL or HL_TYPE_VOID for nothing; its strings must
+ * be UTF-8. Returns: 0; -EINVAL for what is no value; -EMSGSIZE with the guest's room named, when
+ * that does not hold the result; -EBUSY without a call. On error nothing was answered yet. */
+int instance_host_return(struct instance *inst, const struct hl_value *result,
+                         struct hl_error *err);
+
+/* Answers it with an error. code: the provider's own, with HL_STATUS_UNKNOWN, else 0. The text is
+ * cut to the guest's room and HL_ABI_LOG_MAX, and made UTF-8. Returns: 0; -EBUSY. */
+int instance_host_fail(struct instance *inst, enum hl_status status, int32_t code, const char *text,
+                       size_t len);
+
 const struct instance_failure *instance_failure(const struct instance *inst);
 const struct instance_counters *instance_counters(const struct instance *inst);
 
 /* Back to the snapshot. audit: compare everything afterwards. Returns: 0 warm again; 1 not reusable
- * by design (process backend, changed permissions, a call that failed or was not over): free it;
+ * by design (process backend, changed permissions, a call that failed or was not over, be it that
+ * a host function was not answered): free it;
  * -EBADMSG the audit found a difference, err says which; other negative errno. Anything but 0: the
  * instance can only be freed. */
 int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl_error *err);

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "hv/backend.h"
 #include "hv/image.h"
+#include "hv/world.h"
 
 struct snapshot;
 
@@ -37,6 +38,8 @@ struct snapshot_options {
     const char *name;     /* argv[0] */
     void (*log)(void *opaque, int level, const char *text, size_t len); /* may be NULL */
     void *opaque;
+    const uint8_t *deterministic; /* HV_SEED_SIZE bytes: made-up time and randomness (hv/world.h),
+                                     AT_RANDOM included; NULL: the true ones */
 };
 
 /* Where things stand in guest memory, for the Linux subset (hv/space.c). Page multiples, but brk.

@@ -435,7 +435,7 @@ static int64_t sys_clock_gettime(struct guest *g, const uint64_t *a)
     clockid_t id = host_clock(a[0]);
     struct timespec ts;
 
-    if (id < 0 || clock_gettime(id, &ts) < 0)
+    if (id < 0 || world_time(&g->world, id, &ts) < 0)
         return -EINVAL;
     if (id == CLOCK_MONOTONIC) {
         uint64_t ns = (uint64_t)ts.tv_nsec + snapshot_clock_ahead(g->snap);
@@ -462,7 +462,7 @@ static int64_t sys_gettimeofday(struct guest *g, const uint64_t *a)
     int64_t tv[2];
     int rc = 0;
 
-    if (clock_gettime(CLOCK_REALTIME, &ts) < 0)
+    if (world_time(&g->world, CLOCK_REALTIME, &ts) < 0)
         return -EINVAL;
     tv[0] = ts.tv_sec;
     tv[1] = ts.tv_nsec / 1000;
@@ -475,9 +475,12 @@ static int64_t sys_gettimeofday(struct guest *g, const uint64_t *a)
 
 static int64_t sys_time(struct guest *g, const uint64_t *a)
 {
-    int64_t now = time(NULL);
-    int rc = a[0] ? guest_copy_out(g, a[0], &now, sizeof(now)) : 0;
+    struct timespec ts = {0};
+    int rc = world_time(&g->world, CLOCK_REALTIME, &ts);
+    int64_t now = ts.tv_sec;
 
+    if (rc == 0 && a[0])
+        rc = guest_copy_out(g, a[0], &now, sizeof(now));
     return rc < 0 ? rc : now;
 }
 
@@ -490,13 +493,12 @@ static int64_t sys_getrandom(struct guest *g, const uint64_t *a)
         return -EINVAL;
     while (done < len) {
         size_t step = len - done < sizeof(bytes) ? (size_t)(len - done) : sizeof(bytes);
-        ssize_t n = getrandom(bytes, step, 0);
 
-        if (n < 0)
-            return errno == EINTR ? (int64_t)done : -EAGAIN;
-        if (guest_copy_out(g, a[0] + done, bytes, (uint64_t)n) < 0)
+        if (world_random(&g->world, bytes, step) < 0)
+            return done > 0 ? (int64_t)done : -EAGAIN;
+        if (guest_copy_out(g, a[0] + done, bytes, step) < 0)
             return done > 0 ? (int64_t)done : -EFAULT;
-        done += (uint64_t)n;
+        done += step;
     }
     return (int64_t)done;
 }

@@ -26,6 +26,16 @@
  *                                   3 type, 4 string outside the window, 5 not UTF-8, 6 a bool
  *                                   of 2, 7 unknown hypercall, 8 READY again
  *   die()                           run itself returns -EIO
+ *   host_call(string name, bytes arg) -> bytes
+ *                                   calls the host function name(bytes) -> bytes, gives its result;
+ *                                   its error is an error of this one, with the status as code
+ *                                   (negative: the hypercall's errno)
+ *   host_calls(u32 n) -> u64        calls count(u32 i) -> u32 for i from 0 to n - 1: the sum
+ *   host_raw(bytes, u64 addr, u64 len) -> i64
+ *                                   writes the bytes to addr and makes a host call of addr and len:
+ *                                   what the hypercall returned
+ *   entropy() -> bytes              the call's flags (2 bytes) and its entropy, if it brought any
+ *   time() -> i64                   time(2)
  *
  * Control below is global and thread-safe.
  */

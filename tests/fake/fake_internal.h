@@ -27,6 +27,7 @@ struct hv_machine {
     unsigned int step;
     uint64_t wake_ns; /* of delay */
     uint64_t returned, fs_base;
+    uint64_t sum; /* of host_calls */
     pthread_mutex_t lock;
     pthread_cond_t cond;
     bool kicked;

@@ -15,6 +15,7 @@
 #include "tests/fake/fake_internal.h"
 
 #define SCRATCH 0x1000u /* offset in the window for texts of the guest's own */
+#define ANSWER  0x4000u /* and for answers of host functions, up to the window's end */
 
 struct call {
     struct hv_machine *m;
@@ -205,6 +206,113 @@ static int call_die(struct call *c)
     return -EIO;
 }
 
+/* One argument; its bytes, if it has any, are data. */
+static int host_call(struct call *c, const char *name, size_t name_len, struct hl_abi_value value,
+                     const void *data)
+{
+    struct {
+        struct hl_abi_host_call header;
+        struct hl_abi_value value;
+    } request = {.header = {.magic = HL_ABI_HOST_CALL_MAGIC,
+                            .nargs = 1,
+                            .out = HL_ABI_IO_ADDR + ANSWER,
+                            .size = c->m->io_size - ANSWER},
+                 .value = value};
+    uint64_t len = sizeof(request) + value.len;
+
+    memcpy(request.header.name, name, name_len < HL_ABI_NAME_SIZE ? name_len : HL_ABI_NAME_SIZE);
+    if (data)
+        request.value.bits = sizeof(request);
+    /* One that is too large is announced and not written. */
+    if (len <= c->m->io_size - SCRATCH) {
+        write_window(c, SCRATCH, &request, sizeof(request));
+        if (data)
+            write_window(c, SCRATCH + sizeof(request), data, value.len);
+    }
+    return fake_exit_hypercall(c->exit, HL_HYPERCALL_HOST_CALL, HL_ABI_IO_ADDR + SCRATCH, len, 0);
+}
+
+/* What became of it. Returns: whether there is a result; otherwise the call is to end with error.
+ */
+static bool host_answer(struct call *c, struct hl_abi_result *answer, struct hl_abi_result *error)
+{
+    *error = (struct hl_abi_result){.magic = HL_ABI_RESULT_MAGIC, .error = 1};
+    memcpy(answer, window(c) + ANSWER, sizeof(*answer));
+    if (c->m->returned != 0) {
+        error->code = (int32_t)c->m->returned;
+        return false;
+    }
+    error->code = (int32_t)answer->error;
+    error->text_len = answer->text_len;
+    error->text = ANSWER + answer->text;
+    return answer->error == 0;
+}
+
+static int call_host_call(struct call *c)
+{
+    const struct hl_abi_value arg = {.type = HL_ABI_BYTES, .len = c->args[1].len};
+    struct hl_abi_result answer, error;
+    uint8_t *data;
+    int rc;
+
+    if (c->step == 0) {
+        data = malloc(arg.len + 1u);
+        if (!data)
+            return -ENOMEM;
+        memcpy(data, window(c) + c->args[1].bits, arg.len);
+        rc = host_call(c, (const char *)window(c) + c->args[0].bits, c->args[0].len, arg, data);
+        free(data);
+        return rc;
+    }
+    if (!host_answer(c, &answer, &error))
+        return done_at(c, 64, &error);
+    answer.value.bits += ANSWER;
+    return done_at(c, 64, &answer);
+}
+
+static int call_host_calls(struct call *c)
+{
+    const struct hl_abi_value arg = {.type = HL_ABI_U32, .bits = c->step};
+    struct hl_abi_result answer, error;
+
+    if (c->step == 0)
+        c->m->sum = 0;
+    else if (!host_answer(c, &answer, &error))
+        return done_at(c, 64, &error);
+    else
+        c->m->sum += answer.value.bits;
+    return c->step < c->args[0].bits ? host_call(c, "count", 5, arg, NULL)
+                                     : done(c, HL_ABI_U64, c->m->sum, 0);
+}
+
+static int call_host_raw(struct call *c)
+{
+    uint64_t addr = c->args[1].bits, len = c->args[0].len;
+
+    if (c->step > 0)
+        return done(c, HL_ABI_I64, c->m->returned, 0);
+    if (addr <= c->m->size && len <= c->m->size - addr)
+        fake_write(c->m, addr, window(c) + c->args[0].bits, len);
+    return fake_exit_hypercall(c->exit, HL_HYPERCALL_HOST_CALL, addr, c->args[2].bits, 0);
+}
+
+static int call_entropy(struct call *c)
+{
+    uint32_t len = c->header.flags & HL_ABI_CALL_ENTROPY ? HL_ABI_ENTROPY_SIZE : 0;
+
+    write_window(c, SCRATCH, &c->header.flags, 2);
+    write_window(c, SCRATCH + 2, window(c) + c->header.size - len, len);
+    return done(c, HL_ABI_BYTES, SCRATCH, 2 + len);
+}
+
+static int call_time(struct call *c)
+{
+    const uint64_t args[6] = {0};
+
+    return c->step == 0 ? fake_exit_syscall(c->exit, SYS_time, args)
+                        : done(c, HL_ABI_I64, c->m->returned, 0);
+}
+
 static const struct {
     const char *name;
     int (*run)(struct call *c);
@@ -233,6 +341,11 @@ static const struct {
     {"abort", call_abort},
     {"bad_result", call_bad_result},
     {"die", call_die},
+    {"host_call", call_host_call},
+    {"host_calls", call_host_calls},
+    {"host_raw", call_host_raw},
+    {"entropy", call_entropy},
+    {"time", call_time},
 };
 
 int fake_guest_call(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit)

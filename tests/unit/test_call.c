@@ -134,7 +134,7 @@ START_TEST(a_call_as_written)
 
     memset(window, 0, sizeof(window));
     ck_assert_int_eq(call_check(&fn, IO_SIZE, args, 4, &size, NULL), 0);
-    call_write(window, 7, args, 4, size);
+    call_write(window, &(struct call_head){.function = 7, .size = size}, args, 4);
     memcpy(&header, window, sizeof(header));
     memcpy(values, window + sizeof(header), sizeof(values));
     ck_assert_uint_eq(header.magic, HL_ABI_CALL_MAGIC);

@@ -233,7 +233,7 @@ START_TEST(arguments_refused)
     ck_assert_int_eq(try_begin("echo", args, 1, text), -EMSGSIZE);
     args[0].type = (enum hl_type)77;
     ck_assert_int_eq(try_begin("echo", args, 1, text), -EINVAL);
-    ck_assert_int_eq(instance_begin(inst, 24, NULL, 0, NULL), -EINVAL);
+    ck_assert_int_eq(instance_begin(inst, image_function_count(img), NULL, 0, NULL), -EINVAL);
     /* After all that it is as it was. */
     args[0] = counted(HL_TYPE_BYTES, large, IO_SIZE - 32 - HL_ABI_RESULT_ROOM);
     call("echo", args, 1);
@@ -509,7 +509,7 @@ END_TEST
 START_TEST(resets)
 {
     struct hl_error err = HL_ERROR_INIT;
-    static uint8_t bytes[5 * 4096 - 32] = {1};
+    static uint8_t bytes[5 * 4096 - 64] = {1};
     struct hl_value args[] = {u32(5)};
     uint64_t pages;
 
