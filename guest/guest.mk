@@ -9,21 +9,27 @@ GUEST_CFLAGS = -std=gnu11 -O2 -g $(GUEST_WARNINGS)
 GUEST_LIBRARY_CFLAGS = $(GUEST_CFLAGS) -fPIE -fno-stack-protector -U_FORTIFY_SOURCE \
 	-ffunction-sections -fdata-sections
 GUEST_LIBRARY_FILES = \
+	guest/host.c \
 	guest/init.c \
 	guest/main.c \
+	guest/random.c \
+	guest/restore.c \
 	guest/result.c \
+	guest/seed.c \
 	guest/serve.c \
 	guest/text.c
 GUEST_HEADER_FILES = \
 	guest/hl_abi.h \
 	guest/hlguest.h \
+	guest/hlguest_host.h \
 	guest/hlguest_macros.h \
 	guest/hlguest_values.h
 GUEST_LIBRARY_OBJECTS = $(GUEST_LIBRARY_FILES:.c=.guest.o)
-EXTRA_DIST += $(GUEST_LIBRARY_FILES) guest/serve.h
+GUEST_LIBRARY_INSIDE = guest/chacha.h guest/serve.h
+EXTRA_DIST += $(GUEST_LIBRARY_FILES) $(GUEST_LIBRARY_INSIDE)
 CLEANFILES += $(GUEST_LIBRARY_OBJECTS) guest/libhlguest.a
 
-%.guest.o: %.c $(GUEST_HEADER_FILES) guest/serve.h
+%.guest.o: %.c $(GUEST_HEADER_FILES) $(GUEST_LIBRARY_INSIDE)
 	@$(MKDIR_P) $(@D)
 	$(AM_V_CC)$(GUEST_CC) $(GUEST_LIBRARY_CFLAGS) -c -o $@ $<
 
@@ -44,6 +50,7 @@ GUEST_EXAMPLES = \
 	guest/examples/adder \
 	guest/examples/echo \
 	guest/examples/gunzip \
+	guest/examples/hostdemo \
 	guest/examples/lua \
 	guest/examples/sqlite
 gunzip_LIBS = $(ZLIB_LIBS)

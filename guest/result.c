@@ -13,7 +13,7 @@
 
 #define ALIGNMENT 16u
 
-static struct hl_frame *call_frame(void)
+struct hl_frame *hl_frame(void)
 {
     uint64_t offset = ((uint64_t)hl_call()->size + 7) & ~7ull;
 
@@ -31,12 +31,12 @@ static uint64_t free_offset(const struct hl_frame *frame)
 
 size_t hl_result_room(void)
 {
-    return hl_info()->io_size - free_offset(call_frame());
+    return hl_info()->io_size - free_offset(hl_frame());
 }
 
 void *hl_alloc_result(size_t len)
 {
-    struct hl_frame *frame = call_frame();
+    struct hl_frame *frame = hl_frame();
     uint64_t offset = free_offset(frame);
     uint64_t room = hl_info()->io_size - offset;
 
@@ -45,6 +45,17 @@ void *hl_alloc_result(size_t len)
                 (unsigned long long)room);
     frame->used = offset + len;
     return (void *)(HL_ABI_IO_ADDR + offset);
+}
+
+void hl_result_release(size_t mark)
+{
+    struct hl_frame *frame = hl_frame();
+    uint64_t io_size = hl_info()->io_size;
+    uint64_t start = (uintptr_t)(frame + 1) - HL_ABI_IO_ADDR;
+    uint64_t used = mark < io_size ? io_size - mark : 0;
+
+    if (used >= start && used < frame->used)
+        frame->used = used;
 }
 
 void hl_put_data_(struct hl_abi_value *v, uint32_t type, const void *data, size_t len)

@@ -19,7 +19,7 @@
 extern const struct hl_function_entry __start_hl_functions[] __attribute__((visibility("hidden")));
 extern const struct hl_function_entry __stop_hl_functions[] __attribute__((visibility("hidden")));
 
-bool hl_ready;
+bool hl_ready, hl_random_seeded;
 
 /* Started as an ordinary program the info page does not exist, and reading it would be a crash
  * that explains nothing. The kernel's copy of an invalid signal set says so instead: hld answers
@@ -60,6 +60,13 @@ _Noreturn void hl_dispatch(void)
     struct hl_frame *frame = (struct hl_frame *)(HL_ABI_IO_ADDR + offset);
 
     frame->used = offset + sizeof(*frame);
+    frame->host_error = 0;
+    if (call->flags & HL_ABI_CALL_FIRST) {
+        if (hl_random_seeded)
+            hl_random_seeded = false;
+        if (hl_restore_hook)
+            hl_restore_hook();
+    }
     __start_hl_functions[call->function].handler(call->args, &frame->result.value);
     frame->result.magic = HL_ABI_RESULT_MAGIC;
     frame->result.error = 0;

@@ -12,8 +12,10 @@
  * but those it would write to anyway. HL_ABI_RESULT_ROOM holds it whatever the call's size. */
 struct hl_frame {
     struct hl_abi_result result;
-    uint64_t used; /* bytes of the window taken, from its start */
+    uint64_t used;       /* bytes of the window taken, from its start */
+    uint64_t host_error; /* guest/host.c: of the last host function, 0 for none */
 };
+_Static_assert(sizeof(struct hl_frame) <= HL_ABI_RESULT_ROOM, "there is room for it");
 
 static inline const struct hl_abi_info *hl_info(void)
 {
@@ -39,7 +41,13 @@ void hl_prepare(void);
 /* Runs the call that stands in the window and leaves its result. */
 _Noreturn void hl_dispatch(void);
 
+/* The current call's; ends the call when there is none. */
+struct hl_frame *hl_frame(void);
+
 /* Whether start-up is over. */
 extern bool hl_ready;
+
+/* Whether hl_random has a key of this restore. */
+extern bool hl_random_seeded;
 
 #endif
