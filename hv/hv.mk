@@ -92,11 +92,13 @@ libhvfake_la_SOURCES = \
 HV_UNIT_TESTS = \
 	tests/unit/test_backend \
 	tests/unit/test_call \
+	tests/unit/test_host_call \
 	tests/unit/test_image \
 	tests/unit/test_instance \
 	tests/unit/test_snapshot \
 	tests/unit/test_snapshot_file \
-	tests/unit/test_syscall
+	tests/unit/test_syscall \
+	tests/unit/test_world
 check_PROGRAMS += $(HV_UNIT_TESTS)
 TESTS += $(HV_UNIT_TESTS)
 tests_unit_test_backend_SOURCES = tests/unit/test_backend.c
@@ -105,6 +107,9 @@ tests_unit_test_backend_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_call_SOURCES = tests/unit/test_call.c
 tests_unit_test_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_call_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_host_call_SOURCES = tests/unit/test_host_call.c
+tests_unit_test_host_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_host_call_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c
 tests_unit_test_image_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
@@ -120,6 +125,9 @@ tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
 tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_world_SOURCES = tests/unit/test_world.c
+tests_unit_test_world_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_world_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 
 # what the machine costs by itself
 noinst_PROGRAMS += tests/bench/bench_hv

@@ -32,7 +32,8 @@
  *                                   (negative: the hypercall's errno)
  *   host_calls(u32 n) -> u64        calls count(u32 i) -> u32 for i from 0 to n - 1: the sum
  *   host_raw(bytes, u64 addr, u64 len) -> i64
- *                                   writes the bytes to addr and makes a host call of addr and len:
+ *                                   writes the bytes to addr, as far as memory goes,
+ *                                   and makes a host call of addr and len:
  *                                   what the hypercall returned
  *   entropy() -> bytes              the call's flags (2 bytes) and its entropy, if it brought any
  *   time() -> i64                   time(2)

@@ -291,8 +291,9 @@ static int call_host_raw(struct call *c)
 
     if (c->step > 0)
         return done(c, HL_ABI_I64, c->m->returned, 0);
-    if (addr <= c->m->size && len <= c->m->size - addr)
-        fake_write(c->m, addr, window(c) + c->args[0].bits, len);
+    if (addr < c->m->size)
+        fake_write(c->m, addr, window(c) + c->args[0].bits,
+                   len < c->m->size - addr ? len : c->m->size - addr);
     return fake_exit_hypercall(c->exit, HL_HYPERCALL_HOST_CALL, addr, c->args[2].bits, 0);
 }
 
