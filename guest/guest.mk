@@ -67,7 +67,8 @@ $(GUEST_EXAMPLES): %: %.c $(GUEST_PROGRAM_DEPENDS)
 		guest/libhlguest.a $($(@F)_LIBS)
 
 # Guests on real machines.
-GUEST_UNIT_TESTS = tests/unit/test_guests tests/unit/test_hostile tests/unit/test_library
+GUEST_UNIT_TESTS = tests/unit/test_guests tests/unit/test_host_guests tests/unit/test_hostile \
+	tests/unit/test_library
 check_PROGRAMS += $(GUEST_UNIT_TESTS)
 TESTS += $(GUEST_UNIT_TESTS)
 GUEST_UNIT_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
@@ -82,6 +83,10 @@ EXTRA_DIST += tests/unit/test_hlguest_pc.sh tests/data/gradient.png
 tests_unit_test_guests_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_guests.c
 tests_unit_test_guests_CFLAGS = $(GUEST_UNIT_CFLAGS)
 tests_unit_test_guests_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_host_guests_SOURCES = tests/unit/program.c tests/unit/program.h \
+	tests/unit/test_host_guests.c
+tests_unit_test_host_guests_CFLAGS = $(GUEST_UNIT_CFLAGS)
+tests_unit_test_host_guests_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_hostile_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_hostile.c
 tests_unit_test_hostile_CFLAGS = $(GUEST_UNIT_CFLAGS)
 tests_unit_test_hostile_LDADD = libhv.la $(CHECK_LIBS)

@@ -5,8 +5,8 @@
 /*
  * What a guest sees of the world outside: time and random bytes. The true ones, or, for tests and
  * replay, made-up ones that depend on a seed and on the guest's own requests alone: the same
- * program with the same seed and arguments sees the same. Processor instructions (RDTSC, RDRAND)
- * are not covered; no hypervisor here can take them from a guest.
+ * program with the same seed and arguments sees the same. Processor instructions (CPUID, RDTSC,
+ * RDRAND) are not covered: not every host can take them from a guest.
  */
 
 #include <stdbool.h>

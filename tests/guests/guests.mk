@@ -67,7 +67,7 @@ tests/guests/library_musl: $(LIBRARY_FILES) $(GUEST_PROGRAM_DEPENDS)
 		guest/libhlguest.a
 endif
 
-SINGLE_GUESTS = tests/guests/plain tests/guests/returns
+SINGLE_GUESTS = tests/guests/host_early tests/guests/plain tests/guests/restore tests/guests/returns
 if HAVE_LIBPNG
 SINGLE_GUESTS += tests/guests/png
 png_CFLAGS = $(LIBPNG_CFLAGS)
@@ -86,7 +86,11 @@ tests/guests/bare: tests/guests/bare.S
 VARIANT_GUESTS = tests/guests/echo_pie
 # (Debian's musl-gcc links -static-pie as a dynamic program.)
 if HAVE_MUSL_GCC
-VARIANT_GUESTS += tests/guests/echo_musl tests/guests/adder_musl
+VARIANT_GUESTS += tests/guests/echo_musl tests/guests/adder_musl tests/guests/hostdemo_musl
+VARIANT_GUESTS += tests/guests/restore_musl
+tests/guests/restore_musl: tests/guests/restore.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static $< $(HLGUEST_FLAGS) -o $@
 endif
 HLGUEST_FLAGS = $$(PKG_CONFIG_PATH=guest $(PKG_CONFIG) --cflags --libs --static hlguest)
 tests/guests/%_pie: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
@@ -97,7 +101,7 @@ tests/guests/%_musl: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
 	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static $< $(HLGUEST_FLAGS) -o $@
 
 EXTRA_DIST += $(LIBRARY_FILES) $(HOSTILE_FILES) $(SECRETS_FILES) tests/guests/startup.c tests/guests/plain.c \
-	tests/guests/returns.c tests/guests/png.c tests/guests/bare.S
+	tests/guests/host_early.c tests/guests/restore.c tests/guests/returns.c tests/guests/png.c tests/guests/bare.S
 TEST_GUESTS = tests/guests/hostile $(LIBRARY_GUESTS) $(LIBRARY_MUSL_GUEST) $(SECRETS_GUESTS) tests/guests/bare $(STARTUP_GUESTS) \
 	$(SINGLE_GUESTS) $(VARIANT_GUESTS)
 check_DATA = $(TEST_GUESTS)

@@ -103,6 +103,16 @@ HL_FUNCTION(u64, hypercall_into, (u64, offset), (u64, rdi), (u64, rax))
     return value;
 }
 
+/* The request at addr, if that is in the window, and a host call of addr and len. */
+HL_FUNCTION(i64, host_raw, (bytes, request), (u64, addr), (u64, len))
+{
+    uint64_t offset = addr - HL_ABI_IO_ADDR;
+
+    if (offset < abi_info()->io_size && request.len <= abi_info()->io_size - offset)
+        memmove((uint8_t *)(uintptr_t)addr, request.data, request.len);
+    return (int64_t)raw_hypercall(HL_HYPERCALL_HOST_CALL, addr, len, 0);
+}
+
 HL_FUNCTION(u32, log_flood, (u32, lines))
 {
     for (uint32_t i = 0; i < lines; i++)

@@ -127,7 +127,7 @@ static int keep_and_load(struct program *p, const struct snapshot_options *optio
 }
 
 static int build(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size,
-                 unsigned int ms, struct hl_error *err)
+                 unsigned int ms, const uint8_t *seed, struct hl_error *err)
 {
     struct snapshot_options options = {
         .memory_size = memory_size,
@@ -136,10 +136,12 @@ static int build(struct program *p, const char *file, uint64_t memory_size, uint
         .name = file,
         .log = keep_log,
         .opaque = p,
+        .deterministic = seed,
     };
     int rc;
 
     memset(p, 0, sizeof(*p));
+    p->seed = seed;
     p->audit = true;
     read_file(p, file);
     rc = image_new(&p->img, p->elf, p->elf_len, err);
@@ -151,14 +153,26 @@ static int build(struct program *p, const char *file, uint64_t memory_size, uint
 int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
                 struct hl_error *err)
 {
-    return build(p, file, memory_size, HL_ABI_IO_SIZE, ms, err);
+    return build(p, file, memory_size, HL_ABI_IO_SIZE, ms, NULL, err);
+}
+
+static void must_load(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size,
+                      const uint8_t *seed)
+{
+    struct hl_error err = HL_ERROR_INIT;
+
+    ck_assert_msg(build(p, file, memory_size, io_size, 10000, seed, &err) == 0, "%s: %s", file,
+                  err.text);
+}
+
+void program_load_seeded(struct program *p, const char *file, const uint8_t *seed)
+{
+    must_load(p, file, MEMORY_SIZE, HL_ABI_IO_SIZE, seed);
 }
 
 void program_load_sized(struct program *p, const char *file, uint64_t memory_size, uint64_t io_size)
 {
-    struct hl_error err = HL_ERROR_INIT;
-
-    ck_assert_msg(build(p, file, memory_size, io_size, 10000, &err) == 0, "%s: %s", file, err.text);
+    must_load(p, file, memory_size, io_size, NULL);
 }
 
 void program_load(struct program *p, const char *file)
@@ -175,7 +189,7 @@ void program_free(struct program *p)
     memset(p, 0, sizeof(*p));
 }
 
-static void make_instance(struct program *p)
+void program_renew(struct program *p)
 {
     struct hl_error err = HL_ERROR_INIT;
     struct shell *shell;
@@ -186,6 +200,8 @@ static void make_instance(struct program *p)
     ck_assert_msg(instance_bind(&p->inst, shell, p->snap, p->img, &err) == 0, "%s", err.text);
     instance_set_log(p->inst, keep_log, p);
     instance_set_skip(p->inst, p->skip);
+    if (p->seed)
+        instance_set_deterministic(p->inst, p->seed);
     p->made++;
 }
 
@@ -222,6 +238,22 @@ static void finish(struct program *p, struct outcome *o)
     p->inst = NULL;
 }
 
+static enum instance_state run(struct program *p, uint64_t until_ns)
+{
+    static const char denied[] = "not in the policy";
+
+    for (;;) {
+        enum instance_state state = instance_run(p->inst, until_ns);
+
+        if (state != INSTANCE_HOST_CALL)
+            return state;
+        if (p->answer)
+            p->answer(p, instance_host_call(p->inst));
+        else
+            instance_host_fail(p->inst, HL_STATUS_PERMISSION_DENIED, 0, denied, sizeof(denied) - 1);
+    }
+}
+
 struct outcome program_call(struct program *p, const char *function, unsigned int ms,
                             const struct hl_value *args, size_t nargs)
 {
@@ -230,12 +262,12 @@ struct outcome program_call(struct program *p, const char *function, unsigned in
 
     ck_assert_msg(index >= 0, "no function %s", function);
     if (!p->inst)
-        make_instance(p);
+        program_renew(p);
     p->log[0] = '\0';
     o.refused = instance_begin(p->inst, (size_t)index, args, nargs, &o.err);
     if (o.refused < 0)
         return o;
-    o.state = instance_run(p->inst, hv_now_ns() + ms * 1000000ull);
+    o.state = run(p, hv_now_ns() + ms * 1000000ull);
     o.counters = *instance_counters(p->inst);
     finish(p, &o);
     return o;

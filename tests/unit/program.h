@@ -24,6 +24,10 @@ struct program {
     unsigned int made;     /* instances so far */
     int reset;             /* what the last reset returned */
     char log[8192];        /* lines of the last call, each with its newline */
+    /* Answers a call of a host function, on p->inst; NULL: all are denied. */
+    void (*answer)(struct program *p, const struct instance_host_call *call);
+    void *opaque;        /* answer's own */
+    const uint8_t *seed; /* of made-up time and randomness, for start-up and new instances */
 };
 
 /* How a call went. */
@@ -51,9 +55,11 @@ extern const struct hv_backend *program_hv;
 int program_try(struct program *p, const char *file, uint64_t memory_size, unsigned int ms,
                 struct hl_error *err);
 void program_load(struct program *p, const char *file); /* 64 MiB, audited, must work */
+void program_load_seeded(struct program *p, const char *file, const uint8_t *seed); /* likewise */
 void program_load_sized(struct program *p, const char *file, uint64_t memory_size,
                         uint64_t io_size); /* likewise */
 void program_free(struct program *p);
+void program_renew(struct program *p); /* a new instance, where there is none */
 
 struct outcome program_call(struct program *p, const char *function, unsigned int ms,
                             const struct hl_value *args, size_t nargs);

@@ -159,14 +159,14 @@ START_TEST(room_is_what_there_is)
     ck_assert(filler && full);
     memset(full, 0xab, HL_ABI_IO_SIZE);
     program_load(&p, programs[_i]);
-    expect_i64(CALL(&p, "room", BYTES("", 0)), HL_ABI_IO_SIZE - 112); /* call, entropy, result */
+    expect_i64(CALL(&p, "room", BYTES("", 0)), HL_ABI_IO_SIZE - 128); /* call, entropy, result */
     for (size_t less = 0; less < 40; less++) {
         o = CALL(&p, "room", BYTES(filler, most - less));
         ck_assert_int_eq(o.state, INSTANCE_DONE);
         ck_assert_uint_le(o.result.value.u64, 64 + 40);
     }
-    expect_bytes(CALL0(&p, "all_of_the_room"), full, HL_ABI_IO_SIZE - 96);
-    expect_error(CALL0(&p, "more_than_the_room"), -1, "room for 1048480");
+    expect_bytes(CALL0(&p, "all_of_the_room"), full, HL_ABI_IO_SIZE - 112);
+    expect_error(CALL0(&p, "more_than_the_room"), -1, "room for 1048464");
     program_free(&p);
     free(filler);
     free(full);
