@@ -23,6 +23,7 @@ FUZZ_TARGETS = \
 	tests/fuzz/fuzz_client \
 	tests/fuzz/fuzz_control \
 	tests/fuzz/fuzz_files \
+	tests/fuzz/fuzz_guest \
 	tests/fuzz/fuzz_image \
 	tests/fuzz/fuzz_snapshot \
 	tests/fuzz/fuzz_wire
@@ -47,6 +48,10 @@ tests_fuzz_fuzz_files_SOURCES = tests/fuzz/fuzz_files.c
 tests_fuzz_fuzz_files_CFLAGS = $(AM_CFLAGS) $(SODIUM_CFLAGS)
 tests_fuzz_fuzz_files_LDADD = libfront.la
 tests_fuzz_fuzz_files_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_fuzz_guest_SOURCES = tests/fuzz/fuzz_guest.c
+tests_fuzz_fuzz_guest_CFLAGS = $(AM_CFLAGS)
+tests_fuzz_fuzz_guest_LDADD = libhv.la
+tests_fuzz_fuzz_guest_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz_image.c tests/fake/elf.c tests/fake/elf.h
 tests_fuzz_fuzz_image_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_image_LDADD = libhv.la
