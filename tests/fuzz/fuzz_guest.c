@@ -35,12 +35,15 @@ static void check_value(const struct hl_value *value, const uint8_t *start, size
 
 static void host_call(const uint8_t *data, size_t size)
 {
+    const uint32_t magic = HL_ABI_HOST_CALL_MAGIC; /* or few inputs would get any further */
     struct host_call call = {.buffer = {.data = malloc(size + 1), .size = size + 1}};
     struct hl_error err = HL_ERROR_INIT;
     int rc;
 
     check(call.buffer.data != NULL);
     memcpy(call.buffer.data, data, size);
+    if (size >= sizeof(magic))
+        memcpy(call.buffer.data, &magic, sizeof(magic));
     rc = host_call_decode(&call, size, &err);
     check(rc == 0 || rc == -EINVAL || rc == -EILSEQ || (rc == -EPROTO && err.text[0]));
     if (rc == 0) {
