@@ -303,16 +303,13 @@ END_TEST
 
 START_TEST(names)
 {
-    static const char *const bad[] = {"",
-                                      "a b",
-                                      "a/b",
-                                      "\xc3\xa4",
-                                      "a\n",
-                                      "name_of_sixty_four_bytes_is_one_byte_too_long_for_"
-                                      "the_guest_abi_"};
+    char too_long[HL_NAME_MAX + 2];
+    const char *const bad[] = {"", "a b", "a/b", "\xc3\xa4", "a\n", too_long};
     char longest[HL_NAME_MAX + 1];
     struct hl_value args[2] = {{0}, counted(HL_TYPE_BYTES, "", 0)};
 
+    memset(too_long, 'n', HL_NAME_MAX + 1);
+    too_long[HL_NAME_MAX + 1] = '\0';
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         args[0] = counted(HL_TYPE_STRING, bad[i], strlen(bad[i]));
         begin("host_call", args, 2);
