@@ -5,11 +5,11 @@
  * from what is kept; the entropy is wiped where it lay.
  *
  * The state is the program's data, so it goes with the call, and a snapshot has none: start-up asks
- * the host each time. A snapshot made of a session may have one; the next first call drops it.
+ * the host each time. A snapshot made of a session may have one, so it is not used in a first call
+ * before that has seeded it anew.
  */
 #include "serve.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,6 +17,7 @@
 #include "chacha.h"
 
 static uint8_t key[HL_CHACHA_KEY];
+static bool seeded;
 
 static void from_host(uint8_t *buf, size_t len)
 {
@@ -39,11 +40,12 @@ static void seed(void)
     if (call->flags & HL_ABI_CALL_ENTROPY) {
         memcpy(key, entropy, sizeof(key));
         memset(entropy, 0, HL_ABI_ENTROPY_SIZE);
-        call->flags &= (uint16_t)~HL_ABI_CALL_ENTROPY;
     } else {
         from_host(key, sizeof(key));
     }
-    hl_random_seeded = true;
+    /* This call asks no more. */
+    call->flags &= (uint16_t) ~(HL_ABI_CALL_FIRST | HL_ABI_CALL_ENTROPY);
+    seeded = true;
 }
 
 void hl_random(void *buf, size_t len)
@@ -55,7 +57,7 @@ void hl_random(void *buf, size_t len)
         from_host(buf, len);
         return;
     }
-    if (!hl_random_seeded)
+    if (!seeded || hl_call()->flags & HL_ABI_CALL_FIRST)
         seed();
     while (len > 0) {
         size_t step = len < sizeof(block) - sizeof(key) ? len : sizeof(block) - sizeof(key);

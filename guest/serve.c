@@ -19,7 +19,7 @@
 extern const struct hl_function_entry __start_hl_functions[] __attribute__((visibility("hidden")));
 extern const struct hl_function_entry __stop_hl_functions[] __attribute__((visibility("hidden")));
 
-bool hl_ready, hl_random_seeded;
+bool hl_ready;
 
 /* Started as an ordinary program the info page does not exist, and reading it would be a crash
  * that explains nothing. The kernel's copy of an invalid signal set says so instead: hld answers
@@ -61,12 +61,8 @@ _Noreturn void hl_dispatch(void)
 
     frame->used = offset + sizeof(*frame);
     frame->host_error = 0;
-    if (call->flags & HL_ABI_CALL_FIRST) {
-        if (hl_random_seeded)
-            hl_random_seeded = false;
-        if (hl_restore_hook)
-            hl_restore_hook();
-    }
+    if (hl_restore_hook && call->flags & HL_ABI_CALL_FIRST)
+        hl_restore_hook();
     __start_hl_functions[call->function].handler(call->args, &frame->result.value);
     frame->result.magic = HL_ABI_RESULT_MAGIC;
     frame->result.error = 0;

@@ -47,7 +47,4 @@ struct hl_frame *hl_frame(void);
 /* Whether start-up is over. */
 extern bool hl_ready;
 
-/* Whether hl_random has a key of this restore. */
-extern bool hl_random_seeded;
-
 #endif
