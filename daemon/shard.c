@@ -66,7 +66,7 @@ bool shard_wanted(struct shard *shard)
 static void on_check(uv_check_t *check)
 {
     struct shard *shard = check->data;
-    uint64_t now, until = 0;
+    uint64_t until = list_empty(&shard->ready) ? 0 : hv_now_ns() + SERVE_NS;
     struct list *l;
 
     while ((l = list_pop_front(&shard->ready))) {
@@ -77,12 +77,7 @@ static void on_check(uv_check_t *check)
         mailbox_check(&shard->mailbox);
         if (!list_empty(&shard->pending))
             calls_start_waiting(shard);
-        if (list_empty(&shard->ready))
-            continue;
-        now = hv_now_ns();
-        if (until == 0)
-            until = now + SERVE_NS;
-        if (now > until) {
+        if (!list_empty(&shard->ready) && hv_now_ns() > until) {
             shard_wake(shard);
             return;
         }
