@@ -5,6 +5,8 @@ libbase_la_SOURCES = \
 	base/error.c \
 	base/error.h \
 	base/hltypes.h \
+	base/host_policy.c \
+	base/host_policy.h \
 	base/list.h \
 	base/spin.c \
 	base/spin.h \

@@ -69,6 +69,41 @@ HL_PUBLIC int hl_type_parse(const char *name);
 HL_PUBLIC int hl_signature_format(char *buf, size_t size, const char *name,
                                   const struct hl_signature *sig);
 
+/* Who serves a host function, what a guest calls outward. */
+enum hl_provider {
+    HL_PROVIDER_CLIENT = 0,  /* whoever calls the image */
+    HL_PROVIDER_SERVICE = 1, /* a connection that offers the name */
+    HL_PROVIDER_BUILTIN = 2, /* hld itself: the names that begin with "hl." */
+};
+
+struct hl_host_function {
+    char name[HL_NAME_MAX + 1];
+    struct hl_signature sig;
+    enum hl_provider provider;
+};
+
+/* An image's policy: what its guest may call outward, and how much. 0 is the default of each. */
+#define HL_HOST_FUNCTIONS_MAX 32
+#define HL_HOST_DEPTH_MAX     16
+struct hl_host_policy {
+    unsigned int nfunctions;
+    struct hl_host_function functions[HL_HOST_FUNCTIONS_MAX];
+    uint32_t max_calls; /* of one call; 0: no bound */
+    uint32_t rate;      /* a second, of all its calls in one worker */
+    uint32_t depth;     /* how deep in host calls the image may be called */
+    uint64_t kv_size;   /* bytes of its hl.kv store */
+    bool deterministic; /* time and randomness are the same in every call */
+};
+
+/* "lookup(string, u32) -> bytes @service", spaces as one likes; without "@" it is the client's, and
+ * a name that begins with "hl." is hld's own, whose signature may be left out.
+ * Returns: 0, or -EINVAL with why (size bytes) saying what is wrong. */
+HL_PUBLIC int hl_host_function_parse(struct hl_host_function *out, const char *text, char *why,
+                                     size_t size);
+/* Writes what parse reads. Returns: the length it would have had, as snprintf does. */
+HL_PUBLIC int hl_host_function_format(char *buf, size_t size,
+                                      const struct hl_host_function *function);
+
 /* google.rpc.Code, https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto */
 enum hl_status {
     HL_STATUS_OK = 0,

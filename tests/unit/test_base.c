@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/host_policy.h"
 #include "base/spin.h"
 #include "base/value.h"
 
@@ -155,6 +156,92 @@ START_TEST(test_spin_disturbed)
 }
 END_TEST
 
+/* --- policies of host functions -------------------------------------------------------------- */
+
+static const struct {
+    const char *text, *back; /* NULL: it is refused */
+} functions[] = {
+    {"f()", "f() -> void @client"},
+    {" f ( u32 , string ) -> bytes @ service ", "f(u32, string) -> bytes @service"},
+    {"a.b-c_9(i32,u32,i64,u64,f32,f64,bool,string,bytes)->f64@client",
+     "a.b-c_9(i32, u32, i64, u64, f32, f64, bool, string, bytes) -> f64 @client"},
+    {"hl.time", "hl.time() -> i64 @builtin"},
+    {"hl.time() -> i64", "hl.time() -> i64 @builtin"},
+    {"hl.kv.put(string, bytes) @builtin", "hl.kv.put(string, bytes) -> void @builtin"},
+    {"", NULL},
+    {"f", NULL},
+    {"f(", NULL},
+    {"f(u32", NULL},
+    {"f(u32,)", NULL},
+    {"f(,u32)", NULL},
+    {"f(void)", NULL},
+    {"f(u33)", NULL},
+    {"f() ->", NULL},
+    {"f() -> u33", NULL},
+    {"f() @", NULL},
+    {"f() @nobody", NULL},
+    {"f() @builtin", NULL},
+    {"f() -> u32 x", NULL},
+    {".f()", NULL},
+    {"-f()", NULL},
+    {"f/g()", NULL},
+    {"hl.time() -> u64", NULL},
+    {"hl.time @client", NULL},
+    {"hl.secret() -> u64", NULL},
+    {"f(u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32,u32)", NULL},
+    {"a123456789b123456789c123456789d123456789e123456789f123456789g123()", NULL},
+};
+
+START_TEST(host_functions_in_text)
+{
+    struct hl_host_function function;
+    char why[128] = "", back[256];
+    int r = hl_host_function_parse(&function, functions[_i].text, why, sizeof(why));
+
+    if (!functions[_i].back) {
+        ck_assert_int_eq(r, -EINVAL);
+        ck_assert_str_ne(why, "");
+        return;
+    }
+    ck_assert_msg(r == 0, "%s", why);
+    hl_host_function_format(back, sizeof(back), &function);
+    ck_assert_str_eq(back, functions[_i].back);
+    ck_assert_int_eq(hl_host_function_parse(&function, back, why, sizeof(why)), 0);
+}
+END_TEST
+
+START_TEST(host_policies)
+{
+    struct hl_host_policy policy = {0};
+    struct hl_error err = HL_ERROR_INIT;
+    char why[64];
+
+    ck_assert(host_policy_empty(&policy));
+    ck_assert_int_eq(host_policy_check(&policy, &err), 0);
+    host_policy_fill(&policy);
+    ck_assert_int_eq(host_policy_check(&policy, &err), 0);
+    ck_assert_uint_eq(policy.depth, HOST_DEPTH_DEFAULT);
+    policy = (struct hl_host_policy){.nfunctions = 2};
+    hl_host_function_parse(&policy.functions[0], "f()", why, sizeof(why));
+    hl_host_function_parse(&policy.functions[1], "f(u32)", why, sizeof(why));
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+    policy.functions[1].name[0] = 'g';
+    ck_assert_int_eq(host_policy_check(&policy, &err), 0);
+    ck_assert_ptr_eq(host_policy_find(&policy, "g"), &policy.functions[1]);
+    ck_assert_ptr_null(host_policy_find(&policy, "h"));
+    memset(policy.functions[1].name, 'x', sizeof(policy.functions[1].name)); /* no end */
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+    policy.nfunctions = HL_HOST_FUNCTIONS_MAX + 1;
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+    policy = (struct hl_host_policy){.rate = HOST_RATE_MAX + 1};
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+    policy = (struct hl_host_policy){.depth = HL_HOST_DEPTH_MAX + 1};
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+    policy = (struct hl_host_policy){.kv_size = HOST_KV_SIZE_MAX + 1};
+    ck_assert_int_eq(host_policy_check(&policy, &err), -EINVAL);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("base");
@@ -170,6 +257,9 @@ int main(void)
     tcase_add_test(tc, signature_is_readable);
     tcase_add_test(tc, names);
     tcase_add_test(tc, utf8);
+    tcase_add_loop_test(tc, host_functions_in_text, 0,
+                        (int)(sizeof(functions) / sizeof(functions[0])));
+    tcase_add_test(tc, host_policies);
     tcase_add_test(tc, test_spin);
     tcase_add_test(tc, test_spin_disturbed);
     suite_add_tcase(suite, tc);
