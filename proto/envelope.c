@@ -87,13 +87,14 @@ static uint8_t *put_message(uint8_t *p, unsigned int field, const ProtobufCMessa
 }
 
 /* Room for a frame of len bytes of payload, its header written. */
-static int begin_frame(struct buffer *buf, uint32_t stream, enum frame_type type, size_t len,
-                       uint8_t **out)
+static int begin_frame(struct buffer *buf, uint32_t stream, enum frame_type type, uint8_t flags,
+                       size_t len, uint8_t **out)
 {
     struct frame_header header = {
         .length = (uint32_t)len,
         .stream = stream,
         .type = (uint8_t)type,
+        .flags = flags,
     };
     uint8_t *p;
 
@@ -107,9 +108,8 @@ static int begin_frame(struct buffer *buf, uint32_t stream, enum frame_type type
     return 0;
 }
 
-int envelope_encode_request(struct buffer *buf, uint32_t stream, const char *service,
-                            const char *method, int64_t timeout_nano,
-                            const ProtobufCMessage *payload)
+static int encode_request(struct buffer *buf, uint32_t stream, uint8_t flags, const char *service,
+                          const char *method, int64_t timeout_nano, const ProtobufCMessage *payload)
 {
     size_t service_len = strlen(service);
     size_t method_len = strlen(method);
@@ -120,7 +120,7 @@ int envelope_encode_request(struct buffer *buf, uint32_t stream, const char *ser
 
     if (timeout_nano > 0)
         len += 1 + varint_size((uint64_t)timeout_nano);
-    r = begin_frame(buf, stream, FRAME_REQUEST, len, &p);
+    r = begin_frame(buf, stream, FRAME_REQUEST, flags, len, &p);
     if (r < 0)
         return r;
     p = put_bytes(p, REQUEST_SERVICE, service, service_len);
@@ -134,6 +134,47 @@ int envelope_encode_request(struct buffer *buf, uint32_t stream, const char *ser
     return 0;
 }
 
+int envelope_encode_request(struct buffer *buf, uint32_t stream, const char *service,
+                            const char *method, int64_t timeout_nano,
+                            const ProtobufCMessage *payload)
+{
+    return encode_request(buf, stream, 0, service, method, timeout_nano, payload);
+}
+
+int envelope_encode_open(struct buffer *buf, uint32_t stream, const char *service,
+                         const char *method, int64_t timeout_nano, const ProtobufCMessage *payload)
+{
+    return encode_request(buf, stream, FRAME_REMOTE_OPEN, service, method, timeout_nano, payload);
+}
+
+int envelope_encode_data(struct buffer *buf, uint32_t stream, uint8_t flags,
+                         const ProtobufCMessage *message)
+{
+    size_t len = protobuf_c_message_get_packed_size(message);
+    uint8_t *p;
+    int r = begin_frame(buf, stream, FRAME_DATA, flags, len, &p);
+
+    if (r < 0)
+        return r;
+    protobuf_c_message_pack(message, p);
+    buffer_commit(buf, FRAME_HEADER_SIZE + len);
+    return 0;
+}
+
+int envelope_encode_data_packed(struct buffer *buf, uint32_t stream, uint8_t flags,
+                                const void *packed, size_t len)
+{
+    uint8_t *p;
+    int r = begin_frame(buf, stream, FRAME_DATA, flags, len, &p);
+
+    if (r < 0)
+        return r;
+    if (len > 0)
+        memcpy(p, packed, len);
+    buffer_commit(buf, FRAME_HEADER_SIZE + len);
+    return 0;
+}
+
 int envelope_encode_response(struct buffer *buf, uint32_t stream, const ProtobufCMessage *payload)
 {
     size_t payload_len = protobuf_c_message_get_packed_size(payload);
@@ -141,7 +182,7 @@ int envelope_encode_response(struct buffer *buf, uint32_t stream, const Protobuf
     uint8_t *p;
     int r;
 
-    r = begin_frame(buf, stream, FRAME_RESPONSE, len, &p);
+    r = begin_frame(buf, stream, FRAME_RESPONSE, 0, len, &p);
     if (r < 0)
         return r;
     put_message(p, RESPONSE_PAYLOAD, payload, payload_len);
@@ -182,7 +223,7 @@ int envelope_encode_status(struct buffer *buf, uint32_t stream, enum hl_status s
 
     for (size_t i = 0; i < ndetails; i++)
         status_len += bytes_size(detail_size(&details[i]));
-    r = begin_frame(buf, stream, FRAME_RESPONSE, bytes_size(status_len), &p);
+    r = begin_frame(buf, stream, FRAME_RESPONSE, 0, bytes_size(status_len), &p);
     if (r < 0)
         return r;
     p = put_length(p, RESPONSE_STATUS, status_len);

@@ -50,14 +50,24 @@ struct envelope_detail {
 
 bool envelope_view_equal(struct envelope_view view, const char *text);
 
-/* All four return 0; -EMSGSIZE when the frame would exceed FRAME_PAYLOAD_MAX; -ENOMEM. On failure
- * buf is as it was. */
+/* All of these return 0; -EMSGSIZE when the frame would exceed FRAME_PAYLOAD_MAX; -ENOMEM. On
+ * failure buf is as it was. */
 
 /* timeout_nano: 0 for none. */
 int envelope_encode_request(struct buffer *buf, uint32_t stream, const char *service,
                             const char *method, int64_t timeout_nano,
                             const ProtobufCMessage *payload);
 int envelope_encode_response(struct buffer *buf, uint32_t stream, const ProtobufCMessage *payload);
+
+/* A message on an open stream, without an envelope. flags: enum frame_flag. */
+int envelope_encode_data(struct buffer *buf, uint32_t stream, uint8_t flags,
+                         const ProtobufCMessage *message);
+int envelope_encode_data_packed(struct buffer *buf, uint32_t stream, uint8_t flags,
+                                const void *packed, size_t len);
+
+/* The request that opens a stream on which this side will send data. */
+int envelope_encode_open(struct buffer *buf, uint32_t stream, const char *service,
+                         const char *method, int64_t timeout_nano, const ProtobufCMessage *payload);
 
 /* message: bytes that are not UTF-8 are sent as '?', because generated clients refuse the whole
  * frame for one. */

@@ -19,6 +19,12 @@ enum frame_type {
     FRAME_DATA = 3,
 };
 
+enum frame_flag {
+    FRAME_REMOTE_CLOSED = 1, /* the sender has said its last on the stream */
+    FRAME_REMOTE_OPEN = 2,   /* of a request: the sender will send data on the stream */
+    FRAME_NO_DATA = 4,       /* of data: there is no message in it, not even an empty one */
+};
+
 struct frame_header {
     uint32_t length; /* of the payload */
     uint32_t stream;

@@ -30,6 +30,8 @@ libproto_la_SOURCES = \
 	proto/buffer.h \
 	proto/convert.c \
 	proto/convert.h \
+	proto/convert_policy.c \
+	proto/convert_policy.h \
 	proto/envelope.c \
 	proto/envelope.h \
 	proto/frame.c \

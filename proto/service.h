@@ -5,6 +5,7 @@
 /* Names on the wire that hl.proto gives to its services and to the details of a status. */
 
 #define SERVICE_FUNCTIONS "hl.v1.Functions"
+#define SERVICE_HOST      "hl.v1.HostFunctions"
 #define SERVICE_IMAGES    "hl.v1.Images"
 #define SERVICE_DAEMON    "hl.v1.Daemon"
 

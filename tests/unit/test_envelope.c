@@ -98,6 +98,41 @@ START_TEST(request_with_metadata_as_other_clients_send_it)
 }
 END_TEST
 
+START_TEST(streams)
+{
+    Hl__V1__CancelRequest cancel = HL__V1__CANCEL_REQUEST__INIT;
+    struct frame_header header;
+    struct envelope_request view;
+    struct buffer out = {0};
+    const uint8_t *data;
+
+    cancel.call_id = 300;
+    ck_assert_int_eq(envelope_encode_open(&out, 7, SERVICE_FUNCTIONS, "Cancel", 5, &cancel.base),
+                     0);
+    ck_assert_int_eq(frame_decode(buffer_data(&out), out.len, &header), 1);
+    ck_assert_int_eq(header.type, FRAME_REQUEST);
+    ck_assert_int_eq(header.flags, FRAME_REMOTE_OPEN);
+    ck_assert_int_eq(
+        envelope_decode_request(&view, buffer_data(&out) + FRAME_HEADER_SIZE, header.length), 0);
+    ck_assert_int_eq(view.timeout_nano, 5);
+    buffer_consume(&out, out.len);
+    /* data has no envelope */
+    ck_assert_int_eq(envelope_encode_data(&out, 7, FRAME_REMOTE_CLOSED, &cancel.base), 0);
+    ck_assert_int_eq(envelope_encode_data_packed(&out, 9, 0, "\x08\xac\x02", 3), 0);
+    ck_assert_uint_eq(out.len, 2 * (FRAME_HEADER_SIZE + 3));
+    data = buffer_data(&out);
+    ck_assert_int_eq(frame_decode(data, out.len, &header), 1);
+    ck_assert_uint_eq(header.stream, 7);
+    ck_assert_int_eq(header.type, FRAME_DATA);
+    ck_assert_int_eq(header.flags, FRAME_REMOTE_CLOSED);
+    ck_assert_mem_eq(data + FRAME_HEADER_SIZE, "\x08\xac\x02", 3);
+    ck_assert_mem_eq(data + 2 * FRAME_HEADER_SIZE + 3, "\x08\xac\x02", 3);
+    ck_assert_int_eq(envelope_encode_data_packed(&out, 9, 0, "", FRAME_PAYLOAD_MAX + 1), -EMSGSIZE);
+    ck_assert_uint_eq(out.len, 2 * (FRAME_HEADER_SIZE + 3));
+    buffer_fini(&out);
+}
+END_TEST
+
 START_TEST(response_without_status)
 {
     Hl__V1__CancelResponse answer = HL__V1__CANCEL_RESPONSE__INIT;
@@ -297,6 +332,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, request_is_what_the_proto_says);
     tcase_add_test(tc, request_with_metadata_as_other_clients_send_it);
+    tcase_add_test(tc, streams);
     tcase_add_test(tc, response_without_status);
     tcase_add_test(tc, status_with_details);
     tcase_add_test(tc, status_message_is_made_utf8);
