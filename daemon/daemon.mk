@@ -9,6 +9,8 @@ noinst_LTLIBRARIES += libcontrol.la
 libcontrol_la_SOURCES = \
 	daemon/control.c \
 	daemon/control.h \
+	daemon/policy.c \
+	daemon/policy.h \
 	daemon/log.c \
 	daemon/log.h
 libcontrol_la_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
@@ -38,6 +40,8 @@ libfront_la_SOURCES = \
 	daemon/front.h \
 	daemon/front_crash.c \
 	daemon/front_internal.h \
+	daemon/front_kv.c \
+	daemon/front_kv.h \
 	daemon/front_listen.c \
 	daemon/front_notify.c \
 	daemon/front_request.c \
@@ -47,6 +51,9 @@ libfront_la_SOURCES = \
 	daemon/front_spawn.c \
 	daemon/front_spawn.h \
 	daemon/front_worker.c \
+	daemon/kv_limits.h \
+	daemon/kv_store.c \
+	daemon/kv_store.h \
 	daemon/registry.c \
 	daemon/registry.h \
 	daemon/registry_index.c \
@@ -69,6 +76,7 @@ FRONT_TESTS = \
 	tests/unit/test_configuration \
 	tests/unit/test_front \
 	tests/unit/test_front_images \
+	tests/unit/test_kv_store \
 	tests/unit/test_registry
 check_PROGRAMS += $(FRONT_TESTS)
 TESTS += $(FRONT_TESTS)
@@ -87,6 +95,9 @@ tests_unit_test_front_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_front_images_SOURCES = $(FRONT_RIG) tests/unit/test_front_images.c
 tests_unit_test_front_images_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_front_images_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_kv_store_SOURCES = tests/unit/test_kv_store.c
+tests_unit_test_kv_store_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_kv_store_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
 tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
@@ -120,6 +131,7 @@ libengine_la_SOURCES = \
 	daemon/landlock.c \
 	daemon/mailbox.c \
 	daemon/mailbox.h \
+	daemon/kv_limits.h \
 	daemon/pool.c \
 	daemon/pool.h \
 	daemon/pooled.c \

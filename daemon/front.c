@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "daemon/front_internal.h"
+#include "daemon/front_kv.h"
 
 #define DRAIN_GRACE_MS 2000u /* for workers to end after the time they were given */
 
@@ -151,6 +152,8 @@ static int start(struct front *front, struct hl_error *err)
     int r =
         registry_open(&front->registry, front->config.state_dir, front->options->registry_io, err);
 
+    if (r == 0)
+        r = front_kv_new(&front->kv, front, err);
     if (r < 0)
         return r;
     r = init_handles(front);
@@ -191,6 +194,7 @@ int front_run(const struct front_options *options, struct hl_error *err)
     uv_walk(&front->loop, close_handle, NULL);
     uv_run(&front->loop, UV_RUN_DEFAULT);
     uv_loop_close(&front->loop);
+    front_kv_free(front->kv);
     snapshots_free(front);
     registry_free(front->registry);
     crashes_free(front);

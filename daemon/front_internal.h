@@ -82,6 +82,8 @@ struct crash { /* of a uid's workers, one after the other */
     uint64_t last_ms;
 };
 
+struct front_kv; /* front_kv.c */
+
 /* What a worker asked for. */
 struct request {
     struct request *next;
@@ -110,6 +112,7 @@ struct front {
     struct configuration config;
     const struct front_options *options;
     struct registry *registry;
+    struct front_kv *kv;
     struct front_listener listener;
     uv_signal_t terminate, interrupt, hangup;
     uv_timer_t watchdog, drain, status;

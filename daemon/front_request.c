@@ -20,6 +20,8 @@
 
 #include "base/cleanup.h"
 #include "daemon/front_internal.h"
+#include "daemon/front_kv.h"
+#include "daemon/policy.h"
 #include "daemon/registry_snapshot.h"
 
 static void next_change(struct front *front);
@@ -30,6 +32,7 @@ void request_free(struct request *request)
 
     hl_cleanup_closep(&request->fd);
     hl_cleanup_closep(&request->snapshot_fd);
+    free(request->manifest.host);
     free(request);
     worker_request_done(worker);
 }
@@ -66,11 +69,16 @@ void request_succeed(struct request *request, struct manifest *m, int fd)
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     Hl__Control__LimitSet limits;
     Hl__Control__Entry entry, *entries = &entry;
+    struct policy_packet host;
 
     reply.id = request->id;
     reply.snapshot_damaged = request->snapshot_damaged;
     if (m) {
         fill_entry(&entry, &limits, m, &worker->front->config);
+        if (m->host) {
+            policy_to_control(&host, m->host);
+            entry.host = &host.policy;
+        }
         reply.entries = &entries;
         reply.n_entries = 1;
     }
@@ -163,6 +171,8 @@ static void on_changed(uv_work_t *work, int status)
         log_limited(&front->request_log, LOG_LEVEL_INFO, "image %s %s by uid %u",
                     request->manifest.name, request->drop ? "removed" : "registered",
                     request->worker->uid);
+        if (request->drop)
+            front_kv_forget(front, request->manifest.name);
         workers_invalidate(front, request->manifest.name);
         request_succeed(request, request->drop ? NULL : &now, -1);
     }
@@ -305,6 +315,22 @@ static int take_name(struct manifest *m, const char *name, struct hl_error *err)
     return 0;
 }
 
+static int take_policy(struct manifest *m, const Hl__Control__HostPolicy *asked,
+                       struct hl_error *err)
+{
+    int r;
+
+    if (!asked)
+        return 0;
+    m->host = malloc(sizeof(*m->host));
+    if (!m->host)
+        return -ENOMEM;
+    r = policy_from_control(m->host, asked, err);
+    if (r < 0 || host_policy_empty(m->host))
+        free(HL_STEAL(m->host));
+    return r;
+}
+
 static int take_register(struct request *request, const Hl__Control__Register *asked)
 {
     const struct configuration *config = &request->front->config;
@@ -322,6 +348,8 @@ static int take_register(struct request *request, const Hl__Control__Register *a
                             "image_size: a program has 1 to %" PRIu64 " bytes, not %" PRIu64,
                             config->max_image_size, asked->size);
     r = take_limits(&m->limits, asked->limits, &config->maxima, err);
+    if (r == 0)
+        r = take_policy(m, asked->host, err);
     if (r == 0)
         r = request_check_file(request->fd, asked->size, "program", err);
     if (r < 0)
@@ -405,6 +433,11 @@ void request_handle(struct worker *worker, const Hl__Control__Request *message, 
     struct request *request = calloc(1, sizeof(*request));
     _cleanup_close_ int fd = taken;
 
+    if (message->kind_case == HL__CONTROL__REQUEST__KIND_KV) {
+        free(request);
+        front_kv_request(worker->front, worker, message->id, message->kv);
+        return;
+    }
     if (!request) {
         struct hl_error err = HL_ERROR_INIT;
 

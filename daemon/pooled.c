@@ -229,6 +229,8 @@ static int make_instance(struct pool *pool, struct pooled *p, struct hl_error *e
     if (r < 0)
         return r;
     instance_set_log(p->inst, program_log_line, &program->log);
+    if (program->entry.host.deterministic)
+        instance_set_deterministic(p->inst, program->entry.sha256);
     if (shard->engine->reset_skip)
         instance_set_skip(p->inst, shard->engine->reset_skip);
     p->program = program_ref(program);

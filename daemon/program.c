@@ -23,8 +23,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "daemon/policy.h"
 #include "hv/timer.h"
+#include "hv/world.h"
 
+_Static_assert(PROGRAM_DIGEST_SIZE == HV_SEED_SIZE, "a seed");
 _Static_assert(PROGRAM_DIGEST_SIZE == crypto_hash_sha256_BYTES, "SHA-256");
 
 static int read_whole(int fd, uint8_t *to, uint64_t size, struct hl_error *err)
@@ -151,6 +154,7 @@ int program_new(struct program **out, struct program_load *load, struct hl_error
             .name = program->entry.name,
             .log = program_log_line,
             .opaque = &program->log,
+            .deterministic = program->entry.host.deterministic ? program->entry.sha256 : NULL,
         };
         if (!load_snapshot(program, load, &options))
             r = snapshot_build(&program->snap, load->hv, load->host, program->img, &options, err);
@@ -219,6 +223,9 @@ int program_entry_from_control(struct program_entry *out, const Hl__Control__Ent
     if (out->limits.memory == 0 || out->limits.io_size == 0 || out->limits.max_instances == 0 ||
         out->limits.deadline_ns == 0)
         return hl_error_set(err, -EPROTO, "the registry's entry has a limit of 0");
+    if (policy_from_control(&out->host, in->host, err) < 0)
+        return -EPROTO;
+    host_policy_fill(&out->host);
     return 0;
 }
 

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/host_policy.h"
 #include "base/value.h"
 #include "daemon/budget.h"
 #include "daemon/control.pb-c.h"
@@ -36,6 +37,7 @@ struct program_entry {
     bool private_;
     uint64_t registered_unix_ns;
     struct limits limits;
+    struct hl_host_policy host; /* defaults filled in */
 };
 
 /* The image's latest log lines: a ring, with a lock, since only guests that log come here. */
@@ -63,8 +65,9 @@ struct program {
     atomic_uint running, warm;
     atomic_uchar *tends_long; /* a number a function: how long its calls have been (call.c) */
     _Atomic uint64_t calls, errors;
-    _Atomic uint64_t used_ms; /* when an instance was last taken for a call; a shard's clock */
-    _Atomic uint64_t wanted;  /* shards that wait for an instance, one bit each */
+    _Atomic uint64_t used_ms;     /* when an instance was last taken for a call; a shard's clock */
+    _Atomic uint64_t wanted;      /* shards that wait for an instance, one bit each */
+    _Atomic uint64_t host_due_ns; /* when its host calls so far fit its rate (host.c) */
 };
 
 enum program_digest {

@@ -96,9 +96,15 @@ size_t registry_list(const struct registry *registry, uid_t uid, const char *aft
             *more = true;
             break;
         }
-        entries[n++] = entry->manifest;
+        entries[n] = entry->manifest;
+        entries[n++].host = NULL;
     }
     return n;
+}
+
+bool registry_knows(const struct registry *registry, const char *name)
+{
+    return index_find(&registry->index, name) != NULL;
 }
 
 void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
@@ -197,11 +203,20 @@ int registry_change_put(struct registry_change **out, struct registry *registry,
     r = check_quota(registry, &change->manifest, quota, err);
     if (r == 0)
         r = index_reserve(&registry->index);
+    change->manifest.host = NULL;
+    if (r == 0 && manifest->host) {
+        change->manifest.host = malloc(sizeof(*manifest->host));
+        if (change->manifest.host)
+            *change->manifest.host = *manifest->host;
+        else
+            r = -ENOMEM;
+    }
     change->entry = r == 0 ? calloc(1, sizeof(*change->entry)) : NULL;
     change->blob = r == 0 ? calloc(1, sizeof(*change->blob)) : NULL;
     if (r < 0 || !change->entry || !change->blob) {
         free(change->entry);
         free(change->blob);
+        free(change->manifest.host);
         free(change);
         return r < 0 ? r : -ENOMEM;
     }
@@ -237,6 +252,7 @@ int registry_change_drop(struct registry_change **out, struct registry *registry
     change->registry = registry;
     change->drop = true;
     change->manifest = old->manifest;
+    change->manifest.host = NULL;
     registry->changing = true;
     *out = change;
     return 0;
@@ -279,7 +295,7 @@ static void forget(struct registry *registry, const char *name)
 
     if (old && old->snapshot > 0)
         registry_snapshot_remove(&registry->store, name);
-    free(old);
+    index_entry_free(old);
     if (!blob || --blob->references > 0)
         return;
     registry_store_collect(&registry->store, blob->sha256);
@@ -322,7 +338,9 @@ int registry_change_end(struct registry_change *change, struct manifest *manifes
     if (r == 0 && change->drop)
         forget(change->registry, change->manifest.name);
     else if (r == 0)
-        commit_put(change);
+        commit_put(change); /* the policy is the entry's now */
+    else
+        free(HL_STEAL(change->manifest.host));
     if (manifest)
         *manifest = change->manifest;
     change->registry->changing = false;

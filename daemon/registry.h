@@ -61,15 +61,19 @@ void registry_free(struct registry *registry); /* NULL is allowed; no change und
 size_t registry_count(const struct registry *registry);
 const struct registry_store *registry_store(const struct registry *registry);
 
-/* A usable image that uid may call, copied into *entry. Returns: 0; -ENOENT; -EACCES for another's
+/* A usable image that uid may call, copied into *entry; its host policy is borrowed, until the name
+ * has another generation. Returns: 0; -ENOENT; -EACCES for another's
  * private image; -EBADMSG for a damaged one. */
 int registry_find(const struct registry *registry, const char *name, uid_t uid,
                   struct registry_entry *entry, struct hl_error *err);
 
-/* Up to max entries with names after `after` that uid may call. Returns: how many; *more: there are
- * others. */
+/* Up to max entries with names after `after` that uid may call, without host policies. Returns: how
+ * many; *more: there are others. */
 size_t registry_list(const struct registry *registry, uid_t uid, const char *after, size_t max,
                      struct manifest *entries, bool *more);
+
+/* Whether an image of that name is registered, usable or not. */
+bool registry_knows(const struct registry *registry, const char *name);
 
 /* What a check of the program of that digest found, in the file of that stamp (NULL: none). Nothing
  * happens when it is no longer in the state `from`: it was written again while the check ran. */
@@ -82,9 +86,9 @@ void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_
 bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],
                              uint64_t *size);
 
-/* manifest->owner is the uid that asks; a name that uid 0 replaces stays its owner's. program_fd:
- * borrowed until the end. Returns: 0; -EACCES when the name is another's; -EDQUOT with the limit
- * named; -EBUSY during another change; -EINVAL, -ENOMEM. */
+/* manifest->owner is the uid that asks; a name that uid 0 replaces stays its owner's. Its host
+ * policy is copied. program_fd: borrowed until the end. Returns: 0; -EACCES when the name is
+ * another's; -EDQUOT with the limit named; -EBUSY during another change; -EINVAL, -ENOMEM. */
 int registry_change_put(struct registry_change **out, struct registry *registry,
                         const struct manifest *manifest, int program_fd,
                         const struct registry_quota *quota, struct hl_error *err);
@@ -113,7 +117,8 @@ void registry_change_run(struct registry_change *change);
  * whether there were any, so that the change is worth another run. */
 bool registry_change_make_room(struct registry_change *change);
 
-/* Frees change. *manifest: what the name stands for now (not for a drop). Returns: 0, or what run
+/* Frees change. *manifest: what the name stands for now (not for a drop), its host policy borrowed.
+ * Returns: 0, or what run
  * met on the disk, with err. */
 int registry_change_end(struct registry_change *change, struct manifest *manifest,
                         struct hl_error *err);

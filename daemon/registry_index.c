@@ -66,10 +66,15 @@ static void array_remove(struct index_array *array, size_t at)
             (array->count - at) * sizeof(array->items[0]));
 }
 
+void index_entry_free(struct index_entry *entry)
+{
+    if (entry)
+        free(entry->manifest.host);
+    free(entry);
+}
+
 static void array_fini(struct index_array *array)
 {
-    for (size_t i = 0; i < array->count; i++)
-        free(array->items[i]);
     free(array->items);
     *array = (struct index_array){0};
 }
@@ -83,6 +88,10 @@ int index_reserve(struct index *index)
 
 void index_fini(struct index *index)
 {
+    for (size_t i = 0; i < index->entries.count; i++)
+        index_entry_free(index->entries.items[i]);
+    for (size_t i = 0; i < index->blobs.count; i++)
+        free(index->blobs.items[i]);
     array_fini(&index->entries);
     array_fini(&index->blobs);
 }

@@ -18,7 +18,7 @@ struct index_blob {
 };
 
 struct index_entry {
-    struct manifest manifest;
+    struct manifest manifest; /* host is the entry's */
     enum entry_state state;
     uint64_t generation;
     struct index_blob *blob;   /* NULL unless state is ENTRY_USABLE */
@@ -47,6 +47,7 @@ struct registry {
 /* Room for one more of each, so that the next index_add and index_add_blob cannot fail. */
 int index_reserve(struct index *index);
 void index_fini(struct index *index);
+void index_entry_free(struct index_entry *entry); /* NULL is allowed */
 
 struct index_entry *index_find(const struct index *index, const char *name);
 struct index_blob *index_find_blob(const struct index *index,

@@ -99,12 +99,14 @@ static struct index_blob *blob_of(struct registry *registry, const struct manife
     return blob;
 }
 
+HL_DEFINE_CLEANUP(struct index_entry *, index_entry_free)
+
 /* Returns: 0 (the entry may be an unusable one), or -ENOMEM. */
 static int load_manifest(struct registry *registry, const char *name)
 {
     char text[REGISTRY_MANIFEST_MAX];
     struct hl_error err = HL_ERROR_INIT;
-    _cleanup_free_ struct index_entry *entry = calloc(1, sizeof(*entry));
+    _cleanup_(index_entry_freep) struct index_entry *entry = calloc(1, sizeof(*entry));
     size_t len = 0;
     int r;
 

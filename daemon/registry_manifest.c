@@ -16,8 +16,10 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/host_policy.h"
 
-#define MANIFEST_VERSION "1"
+#define VERSION_PLAIN '1'
+#define VERSION_HOST  '2' /* with a policy of host functions */
 
 static void json_drop(json_t **json)
 {
@@ -53,9 +55,26 @@ static void digest(char hex[REGISTRY_HEX_SIZE], const char *text, size_t len)
     registry_hex(hex, sha256);
 }
 
+static json_t *encode_host(const struct hl_host_policy *host)
+{
+    json_t *allow = json_array();
+
+    for (unsigned int i = 0; i < host->nfunctions; i++) {
+        char text[512];
+
+        hl_host_function_format(text, sizeof(text), &host->functions[i]);
+        json_array_append_new(allow, json_string(text));
+    }
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:b}", "allow", allow, "max_calls",
+                     (json_int_t)host->max_calls, "rate", (json_int_t)host->rate, "depth",
+                     (json_int_t)host->depth, "kv_size", (json_int_t)host->kv_size, "deterministic",
+                     (int)host->deterministic);
+}
+
 int manifest_encode(const struct manifest *m, char **text, size_t *len)
 {
     const struct configuration_limits *l = &m->limits;
+    bool has_host = m->host && !host_policy_empty(m->host);
     _cleanup_json_ json_t *json = NULL;
     _cleanup_free_ char *body = NULL;
     char hex[REGISTRY_HEX_SIZE], check[REGISTRY_HEX_SIZE];
@@ -72,13 +91,14 @@ int manifest_encode(const struct manifest *m, char **text, size_t *len)
                      "deadline_ns", (json_int_t)l->deadline_ns, "min_instances",
                      (json_int_t)l->min_instances, "max_instances", (json_int_t)l->max_instances,
                      "max_queue", (json_int_t)l->max_queue, "io_size", (json_int_t)l->io_size);
-    if (!json)
+    if (!json || (has_host && json_object_set_new(json, "host", encode_host(m->host)) < 0))
         return -ENOMEM;
     body = json_dumps(json, JSON_INDENT(2));
     if (!body)
         return -ENOMEM;
     digest(check, body, strlen(body));
-    n = asprintf(text, REGISTRY_MANIFEST_KIND MANIFEST_VERSION " %s\n%s", check, body);
+    n = asprintf(text, REGISTRY_MANIFEST_KIND "%c %s\n%s", has_host ? VERSION_HOST : VERSION_PLAIN,
+                 check, body);
     if (n < 0)
         return -ENOMEM;
     *len = (size_t)n;
@@ -95,21 +115,71 @@ static bool fits_u32(json_int_t n)
     return n >= 0 && n <= (json_int_t)UINT32_MAX;
 }
 
-static int take_fields(struct manifest *m, const char *name, json_t *json, struct hl_error *err)
+static int take_functions(struct hl_host_policy *host, json_t *allow, struct hl_error *err)
 {
+    size_t count = json_array_size(allow);
+    char why[128];
+
+    if (!json_is_array(allow) || count > HL_HOST_FUNCTIONS_MAX)
+        return hl_error_set(err, -EBADMSG, "its host functions are no list, or too many");
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(allow, i));
+
+        if (!text || hl_host_function_parse(&host->functions[i], text, why, sizeof(why)) < 0)
+            return hl_error_set(err, -EBADMSG, "host function %zu: %s", i, text ? why : "no text");
+    }
+    host->nfunctions = (unsigned int)count;
+    return 0;
+}
+
+static int take_host(struct manifest *m, json_t *json, struct hl_error *err)
+{
+    _cleanup_free_ struct hl_host_policy *host = calloc(1, sizeof(*host));
+    json_int_t max_calls, rate, depth, kv_size;
+    json_error_t why;
+    json_t *allow;
+    int deterministic, r;
+
+    if (!host)
+        return -ENOMEM;
+    if (json_unpack_ex(json, &why, JSON_STRICT, "{s:o, s:I, s:I, s:I, s:I, s:b}", "allow", &allow,
+                       "max_calls", &max_calls, "rate", &rate, "depth", &depth, "kv_size", &kv_size,
+                       "deterministic", &deterministic) < 0)
+        return hl_error_set(err, -EBADMSG, "%s", why.text);
+    if (!fits_u32(max_calls) || !fits_u32(rate) || !fits_u32(depth) || kv_size < 0)
+        return hl_error_set(err, -EBADMSG, "a number is out of range");
+    host->max_calls = (uint32_t)max_calls;
+    host->rate = (uint32_t)rate;
+    host->depth = (uint32_t)depth;
+    host->kv_size = (uint64_t)kv_size;
+    host->deterministic = deterministic;
+    r = take_functions(host, allow, err);
+    if (r == 0 && host_policy_check(host, err) < 0)
+        r = -EBADMSG;
+    if (r == 0)
+        m->host = HL_STEAL(host);
+    return r;
+}
+
+static int take_fields(struct manifest *m, const char *name, json_t *json, bool has_host,
+                       struct hl_error *err)
+{
+    json_t *host = NULL;
     const char *inner_name, *hex;
     struct numbers n;
     json_error_t why;
     int is_private;
 
     if (json_unpack_ex(json, &why, JSON_STRICT,
-                       "{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "name",
-                       &inner_name, "sha256", &hex, "size", &n.size, "owner", &n.owner, "private",
-                       &is_private, "registered_unix_ns", &n.registered, "limits", "memory",
-                       &n.memory, "deadline_ns", &n.deadline, "min_instances", &n.min_instances,
-                       "max_instances", &n.max_instances, "max_queue", &n.max_queue, "io_size",
-                       &n.io_size) < 0)
+                       "{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s?o}",
+                       "name", &inner_name, "sha256", &hex, "size", &n.size, "owner", &n.owner,
+                       "private", &is_private, "registered_unix_ns", &n.registered, "limits",
+                       "memory", &n.memory, "deadline_ns", &n.deadline, "min_instances",
+                       &n.min_instances, "max_instances", &n.max_instances, "max_queue",
+                       &n.max_queue, "io_size", &n.io_size, "host", &host) < 0)
         return hl_error_set(err, -EBADMSG, "%s", why.text);
+    if (has_host != (host != NULL))
+        return hl_error_set(err, -EBADMSG, "its version and its content do not fit");
     if (strcmp(inner_name, name) != 0 || !hl_name_valid(name, strlen(name)))
         return hl_error_set(err, -EBADMSG, "it names another image");
     if (registry_unhex(m->sha256, hex) < 0)
@@ -129,33 +199,34 @@ static int take_fields(struct manifest *m, const char *name, json_t *json, struc
     m->limits.max_instances = (uint32_t)n.max_instances;
     m->limits.max_queue = (uint32_t)n.max_queue;
     m->limits.io_size = (uint64_t)n.io_size;
-    return 0;
+    return has_host ? take_host(m, host, err) : 0;
 }
 
 int manifest_decode(struct manifest *m, const char *name, const char *text, size_t len,
                     struct hl_error *err)
 {
     static const char kind[] = REGISTRY_MANIFEST_KIND;
-    static const char version[] = MANIFEST_VERSION " ";
     _cleanup_json_ json_t *json = NULL;
     char check[REGISTRY_HEX_SIZE];
     const char *p = text;
     json_error_t why;
+    bool has_host;
 
     memset(m, 0, sizeof(*m));
     if (len < sizeof(kind) - 1 || memcmp(p, kind, sizeof(kind) - 1) != 0)
         return hl_error_set(err, -EBADMSG, "it does not begin with '%s'", kind);
     p += sizeof(kind) - 1;
     len -= sizeof(kind) - 1;
-    if (len < sizeof(version) - 1)
+    if (len < 2)
         return hl_error_set(err, -EBADMSG, "it is cut short");
-    if (memcmp(p, version, sizeof(version) - 1) != 0) {
+    has_host = p[0] == VERSION_HOST;
+    if ((p[0] != VERSION_PLAIN && !has_host) || p[1] != ' ') {
         if (*p < '0' || *p > '9')
             return hl_error_set(err, -EBADMSG, "its version is no number");
         return hl_error_set(err, -EOPNOTSUPP, "a newer hld wrote it");
     }
-    p += sizeof(version) - 1;
-    len -= sizeof(version) - 1;
+    p += 2;
+    len -= 2;
     if (len < REGISTRY_HEX_SIZE || p[REGISTRY_HEX_SIZE - 1] != '\n')
         return hl_error_set(err, -EBADMSG, "it is cut short");
     digest(check, p + REGISTRY_HEX_SIZE, len - REGISTRY_HEX_SIZE);
@@ -164,5 +235,5 @@ int manifest_decode(struct manifest *m, const char *name, const char *text, size
     json = json_loadb(p + REGISTRY_HEX_SIZE, len - REGISTRY_HEX_SIZE, JSON_REJECT_DUPLICATES, &why);
     if (!json)
         return hl_error_set(err, -EBADMSG, "%s", why.text);
-    return take_fields(m, name, json, err);
+    return take_fields(m, name, json, has_host, err);
 }

@@ -3,9 +3,11 @@
 #define HL_DAEMON_REGISTRY_MANIFEST_H
 
 /*
- * A registered image as its manifest file tells it. The first line is "hld-manifest 1 " and the
- * SHA-256 of all that follows; the rest is JSON. So a damaged file is told from a newer version's
- * without understanding either.
+ * A registered image as its manifest file tells it. The first line is "hld-manifest ", a version
+ * and the SHA-256 of all that follows; the rest is JSON. So a damaged file is told from a newer
+ * version's without understanding either. An image without a policy of host functions is written as
+ * version 1, one with a policy as version 2: what an older hld does not understand it keeps and
+ * does not call, and what it can understand it goes on calling.
  */
 
 #include <stdbool.h>
@@ -29,14 +31,16 @@ struct manifest {
     bool is_private;
     uint64_t registered_ns;             /* CLOCK_REALTIME */
     struct configuration_limits limits; /* as asked for: 0 is the default of the day */
+    struct hl_host_policy *host;        /* NULL: an empty one; whose it is, its holder says */
 };
 
 /* *text: NUL-terminated, the caller's to free. Returns: 0, -ERANGE for a number JSON here cannot
  * hold, -ENOMEM. */
 int manifest_encode(const struct manifest *manifest, char **text, size_t *len);
 
-/* name: the file's, which the content must repeat. Returns: 0; -EBADMSG for a damaged manifest,
- * -EOPNOTSUPP for a newer version's, each with err saying which; -ENOMEM. */
+/* name: the file's, which the content must repeat. host is the caller's to free. Returns: 0;
+ * -EBADMSG for a damaged manifest, -EOPNOTSUPP for a newer version's, each with err saying which;
+ * -ENOMEM. */
 int manifest_decode(struct manifest *manifest, const char *name, const char *text, size_t len,
                     struct hl_error *err);
 

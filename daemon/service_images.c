@@ -18,11 +18,13 @@
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
 #include "daemon/images.h"
+#include "daemon/policy.h"
 #include "daemon/program.h"
 #include "daemon/service.h"
 #include "daemon/shard.h"
 #include "daemon/upload.h"
 #include "hv/timer.h"
+#include "proto/convert_policy.h"
 
 #define LIST_MAX 100u
 
@@ -33,6 +35,8 @@ struct job {
     struct control_request control;
     Hl__Control__Register register_;
     Hl__Control__LimitSet limits;
+    struct hl_host_policy asked_host; /* as asked for: 0 is the default */
+    struct policy_packet host;
     Hl__Control__Name name;
     Hl__Control__List list;
     char text[HL_NAME_MAX + 1];
@@ -125,6 +129,7 @@ static bool name_ok(const struct request *request, const char *name)
 struct image_message {
     Hl__V1__Image image;
     Hl__V1__Limits limits;
+    struct policy_message host;
     Hl__V1__Function *functions;
     Hl__V1__Function **list;
     Hl__V1__Type *params;
@@ -145,6 +150,8 @@ static int image_message_init(struct image_message *m, const struct program *pro
     program_entry_to_message(&m->image, &m->limits, &program->entry);
     m->image.snapshot_bytes = snapshot_resident(program->snap);
     m->image.start_ns = program->start_ns;
+    policy_to_message(&m->host, &program->entry.host);
+    m->image.host = &m->host.policy;
     m->functions = calloc(count + 1, sizeof(*m->functions));
     m->list = calloc(count + 1, sizeof(*m->list));
     m->params = calloc(count * HL_MAX_PARAMS + 1, sizeof(*m->params));
@@ -209,7 +216,8 @@ static void on_register_seen(struct control_request *control)
             program_entry_from_control(&job->program->entry, reply->entries[0], &job->err);
     else
         job->result = -EPROTO;
-    if (job->result == 0 && now->memory == built.memory && now->io_size == built.io_size)
+    if (job->result == 0 && now->memory == built.memory && now->io_size == built.io_size &&
+        job->program->entry.host.deterministic == job->asked_host.deterministic)
         images_install(job->shard->engine, program_ref(job->program)); /* and saves it */
     else
         images_invalidate(job->shard->engine, job->load.entry.name);
@@ -278,8 +286,12 @@ static int prepare_register(struct job *job, const Hl__V1__RegisterRequest *mess
 
     limits_from_message(&asked, message->limits);
     r = limits_resolve(&load->entry.limits, &asked, settings, err);
+    if (r == 0)
+        r = policy_from_message(&job->asked_host, message->host, err);
     if (r < 0)
         return r;
+    load->entry.host = job->asked_host;
+    host_policy_fill(&load->entry.host);
     if (message->sha256.len != 0 && message->sha256.len != PROGRAM_DIGEST_SIZE)
         return hl_error_set(err, -EINVAL, "sha256: %zu bytes, not %d", message->sha256.len,
                             PROGRAM_DIGEST_SIZE);
@@ -303,6 +315,8 @@ static int prepare_register(struct job *job, const Hl__V1__RegisterRequest *mess
     job->register_.size = load->entry.size;
     job->register_.private_ = message->private_;
     job->register_.limits = &job->limits;
+    policy_to_control(&job->host, &job->asked_host);
+    job->register_.host = &job->host.policy;
     return 0;
 }
 

@@ -13,10 +13,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/host_policy.h"
 #include "daemon/configuration.h"
 #include "daemon/registry_manifest.h"
 
-#define HEADER "hld-manifest 1 "
+#define HEADER "hld-manifest 2 "
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -40,15 +41,21 @@ static void decode(const char *text, size_t len)
             abort(); /* a refusal says why */
         return;
     }
-    if (manifest_encode(&manifest, &back, &size) != 0)
+    if (manifest_encode(&manifest, &back, &size) != 0) {
+        free(manifest.host);
         return;
+    }
     if (manifest_decode(&again, "a", back, size, &err) != 0 || again.size != manifest.size ||
         memcmp(again.sha256, manifest.sha256, sizeof(again.sha256)) != 0)
         abort();
+    if (manifest.host && !again.host && !host_policy_empty(manifest.host))
+        abort();
+    free(manifest.host);
+    free(again.host);
     free(back);
 }
 
-static void decode_with_checksum(const uint8_t *data, size_t size)
+static void decode_with_checksum(char version, const uint8_t *data, size_t size)
 {
     uint8_t digest[crypto_hash_sha256_BYTES];
     char hex[2 * sizeof(digest) + 1];
@@ -60,6 +67,7 @@ static void decode_with_checksum(const uint8_t *data, size_t size)
     crypto_hash_sha256(digest, data, size);
     sodium_bin2hex(hex, sizeof(hex), digest, sizeof(digest));
     snprintf(text, len + 1, HEADER "%s\n", hex);
+    text[strlen(HEADER) - 2] = version;
     memcpy(text + len - size, data, size);
     text[len] = '\0';
     decode(text, len);
@@ -69,10 +77,17 @@ static void decode_with_checksum(const uint8_t *data, size_t size)
 /* A good manifest with some bytes replaced: random bytes alone are never JSON. */
 static void decode_patched(const uint8_t *data, size_t size)
 {
+    static struct hl_host_policy host = {
+        .nfunctions = 2,
+        .functions = {{"f", {HL_TYPE_BYTES, 2, {HL_TYPE_STRING, HL_TYPE_U64}}, HL_PROVIDER_CLIENT},
+                      {"hl.time", {HL_TYPE_I64, 0, {0}}, HL_PROVIDER_BUILTIN}},
+    };
     struct manifest manifest = {.name = "a", .size = 4096, .owner = 1000, .registered_ns = 1};
+    bool with_host = size > 0 && data[0] % 2 == 1;
     char *text, *json;
     size_t len, at;
 
+    manifest.host = with_host ? &host : NULL;
     if (size < 3 || manifest_encode(&manifest, &text, &len) != 0)
         return;
     json = strchr(text, '\n') + 1;
@@ -80,7 +95,7 @@ static void decode_patched(const uint8_t *data, size_t size)
     at = ((size_t)data[0] | (size_t)data[1] << 8) % len;
     size = size - 2 < len - at ? size - 2 : len - at;
     memcpy(json + at, data + 2, size);
-    decode_with_checksum((const uint8_t *)json, len);
+    decode_with_checksum(with_host ? '2' : '1', (const uint8_t *)json, len);
     free(text);
 }
 
@@ -114,7 +129,8 @@ static void configure(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     decode((const char *)data, size);
-    decode_with_checksum(data, size);
+    decode_with_checksum('1', data, size);
+    decode_with_checksum('2', data, size);
     decode_patched(data, size);
     configure(data, size);
     return 0;

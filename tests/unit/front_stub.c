@@ -18,6 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/control.pb-c.h"
+#include "daemon/policy.h"
 
 #define CLIENTS_MAX 300
 
@@ -90,12 +91,14 @@ static void stub_tell_late(struct stub *stub)
 }
 
 /* "r NAME FLAGS CONTENT": p private, u unsealed, s wrong sha, z wrong size, n no descriptor,
- * m too much memory */
+ * m too much memory, k may use hl.kv.get and hl.kv.put, K a policy with one function twice */
 static void stub_register(struct stub *stub, const char *line)
 {
     Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
     Hl__Control__Register asked = HL__CONTROL__REGISTER__INIT;
     Hl__Control__LimitSet limits = HL__CONTROL__LIMIT_SET__INIT;
+    static struct hl_host_policy policy;
+    static struct policy_packet host;
     char name[128] = "", flags[16] = "", content[4096] = "";
     uint8_t sha256[32];
     int fd;
@@ -110,11 +113,40 @@ static void stub_register(struct stub *stub, const char *line)
     asked.private_ = strchr(flags, 'p') != NULL;
     limits.memory = strchr(flags, 'm') ? UINT64_MAX : 16u << 20;
     asked.limits = &limits;
+    if (strchr(flags, 'k') || strchr(flags, 'K')) {
+        char why[64];
+
+        policy.nfunctions = 2;
+        hl_host_function_parse(&policy.functions[0], "hl.kv.get", why, sizeof(why));
+        hl_host_function_parse(&policy.functions[1], strchr(flags, 'k') ? "hl.kv.put" : "hl.kv.get",
+                               why, sizeof(why));
+        policy_to_control(&host, &policy);
+        asked.host = &host.policy;
+    }
     request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
     request.register_ = &asked;
     fd = memory_file(content, strlen(content), !strchr(flags, 'u'));
     stub_request(stub, &request, strchr(flags, 'n') ? -1 : fd);
     close(fd);
+}
+
+/* "K OP IMAGE KEY VALUE" */
+static void stub_kv(struct stub *stub, const char *line)
+{
+    Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
+    Hl__Control__Kv asked = HL__CONTROL__KV__INIT;
+    char image[128] = "", key[512] = "", value[2048] = "";
+    int op = 0;
+
+    sscanf(line, "K %d %127s %511s %2047s", &op, image, key, value);
+    asked.image = image;
+    asked.op = (Hl__Control__Kv__Op)op;
+    asked.key = key;
+    asked.value.data = (uint8_t *)value;
+    asked.value.len = strlen(value);
+    request.kind_case = HL__CONTROL__REQUEST__KIND_KV;
+    request.kv = &asked;
+    stub_request(stub, &request, -1);
 }
 
 static void stub_named(struct stub *stub, int kind, const char *line)
@@ -201,6 +233,9 @@ static void stub_obey(struct stub *stub, int client, char *line)
     case 'k':
         stub_save(stub, line);
         break;
+    case 'K':
+        stub_kv(stub, line);
+        break;
     case 'R':
         stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
         break;
@@ -260,6 +295,8 @@ static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int f
         if (entry->limits->memory != 16u << 20 || entry->limits->max_instances != 8)
             n += snprintf(text + n, sizeof(text) - (size_t)n, " with other limits");
     }
+    n += snprintf(text + n, sizeof(text) - (size_t)n, "%.*s", (int)reply->value.len,
+                  (const char *)reply->value.data);
     if (reply->more)
         n += snprintf(text + n, sizeof(text) - (size_t)n, "+");
     if (fd >= 0) {

@@ -155,6 +155,44 @@ START_TEST(what_a_dead_worker_told_of_last_ends_with_it)
 }
 END_TEST
 
+/* What a worker may have of hl.kv is what the registry says of the image it names. */
+START_TEST(kv_is_what_the_policy_allows)
+{
+    static const char *const steps[][2] = {
+        {"r store k x", "0 store:0"},
+        {"r plain - x", "0 plain:0"},
+        {"r twice K x", "3 host function 'hl.kv.get' comes twice"},
+        {"K 0 store key", "5 no such key"},
+        {"K 1 store key value", "0 "},
+        {"K 0 store key", "0 value"},
+        {"K 2 store key", "7 image 'store' may not call 'hl.kv.delete'"},
+        {"K 0 plain key", "7 image 'plain' may not call 'hl.kv.get'"},
+        {"K 0 nobody key", "5 no image 'nobody' is registered"},
+        {"K 9 store key", "3 no such request"},
+        {"K -1 store key", "3 no such request"},
+        {"K 0 ../store key", "3 no such request"},
+        {"K 0 store", "3 no such request"},
+        {"r store k y", "0 store:0"},
+        {"K 0 store key", "0 value"},
+        {"U store", "0 "},
+        {"K 0 store key", "5 no image 'store' is registered"},
+        {"r store k x", "0 store:0"},
+        {"K 0 store key", "5 no such key"},
+    };
+    char line[400] = "K 0 store ";
+    int fd;
+
+    start();
+    fd = dial_and_greet();
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+        ck_assert_str_eq(ask(fd, steps[i][0]), steps[i][1]);
+    memset(line + strlen(line), 'k', 300); /* a key of 300 */
+    ck_assert_str_eq(ask(fd, line), "3 no such request");
+    close(fd);
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
 START_TEST(a_crash_loop_is_slowed_down)
 {
     unsigned int refused = 0;
@@ -477,6 +515,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_dead_worker_is_replaced);
     tcase_add_test(tc, what_a_dead_worker_had_not_received_goes_to_the_next);
     tcase_add_test(tc, what_a_dead_worker_told_of_last_ends_with_it);
+    tcase_add_test(tc, kv_is_what_the_policy_allows);
     tcase_add_test(tc, a_crash_loop_is_slowed_down);
     tcase_add_test(tc, a_worker_that_breaks_the_protocol_is_killed);
     tcase_add_test(tc, a_worker_that_does_not_read_costs_bounded_memory);

@@ -788,6 +788,59 @@ START_TEST(every_byte_of_a_manifest_is_guarded)
 }
 END_TEST
 
+static struct hl_host_policy *some_policy(void)
+{
+    static const char *const texts[] = {"f(u32, string) -> bytes", "g() @service", "hl.kv.get"};
+    static struct hl_host_policy policy;
+    char why[128];
+
+    policy = (struct hl_host_policy){.rate = 5, .kv_size = 4096};
+    for (unsigned int i = 0; i < 3; i++)
+        ck_assert_int_eq(hl_host_function_parse(&policy.functions[policy.nfunctions++], texts[i],
+                                                why, sizeof(why)),
+                         0);
+    return &policy;
+}
+
+/* With a policy it is a version that an older hld keeps and does not call; without one, also with
+ * an empty one, it is what an older hld has always read. */
+START_TEST(policies_in_manifests)
+{
+    struct hl_host_policy none = {0};
+    struct manifest m = {.name = "x", .size = 5, .owner = 7, .host = some_policy()}, back;
+    _cleanup_free_ char *text = NULL, *plain = NULL;
+    size_t len;
+
+    ck_assert_int_eq(manifest_encode(&m, &text, &len), 0);
+    ck_assert_int_eq(strncmp(text, "hld-manifest 2 ", 15), 0);
+    ck_assert_int_eq(manifest_decode(&back, "x", text, len, NULL), 0);
+    ck_assert_ptr_nonnull(back.host);
+    ck_assert_uint_eq(back.host->nfunctions, 3);
+    ck_assert_str_eq(back.host->functions[1].name, "g");
+    ck_assert_int_eq(back.host->functions[1].provider, HL_PROVIDER_SERVICE);
+    ck_assert_int_eq(back.host->functions[0].sig.ret, HL_TYPE_BYTES);
+    ck_assert_uint_eq(back.host->rate, 5);
+    ck_assert_uint_eq(back.host->kv_size, 4096);
+    free(back.host);
+    for (size_t i = 0; i < len; i++) {
+        text[i] ^= 1;
+        ck_assert_int_lt(manifest_decode(&back, "x", text, len, NULL), 0);
+        text[i] ^= 1;
+    }
+    m.host = &none;
+    ck_assert_int_eq(manifest_encode(&m, &plain, &len), 0);
+    ck_assert_int_eq(strncmp(plain, "hld-manifest 1 ", 15), 0);
+    ck_assert_int_eq(manifest_decode(&back, "x", plain, len, NULL), 0);
+    ck_assert_ptr_null(back.host);
+    plain[13] = '2'; /* the checksum holds, and the version lies */
+    ck_assert_int_eq(manifest_decode(&back, "x", plain, len, NULL), -EBADMSG);
+    text[13] = '1';
+    ck_assert_int_eq(manifest_decode(&back, "x", text, strlen(text), NULL), -EBADMSG);
+    text[13] = '3';
+    ck_assert_int_eq(manifest_decode(&back, "x", text, strlen(text), NULL), -EOPNOTSUPP);
+}
+END_TEST
+
 /* A checksum proves nothing about who wrote it. */
 START_TEST(well_summed_nonsense_is_refused)
 {
@@ -926,6 +979,7 @@ int main(void)
     tcase_add_test(tc, a_link_is_no_program);
     tcase_add_test(tc, damaged_manifests);
     tcase_add_test(tc, every_byte_of_a_manifest_is_guarded);
+    tcase_add_test(tc, policies_in_manifests);
     tcase_add_test(tc, well_summed_nonsense_is_refused);
     tcase_add_test(tc, strange_files_do_not_matter);
     tcase_add_test(tc, a_state_directory_is_ours_alone);
