@@ -36,6 +36,7 @@ static void account(Hl__V1__Accounting *out, const struct call *call, uint64_t n
 void answer_result(struct call *call, const struct instance_result *result, uint64_t now_ns)
 {
     Hl__V1__InvokeResponse response = HL__V1__INVOKE_RESPONSE__INIT;
+    Hl__V1__InvokeWithHostResponse wrapped = HL__V1__INVOKE_WITH_HOST_RESPONSE__INIT;
     Hl__V1__Accounting accounting;
     Hl__V1__GuestError error = HL__V1__GUEST_ERROR__INIT;
     Hl__V1__Value value = HL__V1__VALUE__INIT;
@@ -67,7 +68,13 @@ void answer_result(struct call *call, const struct instance_result *result, uint
         response.outcome_case = HL__V1__INVOKE_RESPONSE__OUTCOME_RESULT;
         response.result = &value;
     }
-    conn_send_message(call->conn, call->stream, &response.base);
+    if (!call->host) {
+        conn_send_message(call->conn, call->stream, &response.base);
+        return;
+    }
+    wrapped.kind_case = HL__V1__INVOKE_WITH_HOST_RESPONSE__KIND_DONE;
+    wrapped.done = &response;
+    conn_send_message(call->conn, call->stream, &wrapped.base);
 }
 
 void answer_failure(struct call *call, const struct instance_failure *failure, uint64_t now_ns)

@@ -19,9 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "daemon/answer.h"
+#include "daemon/call_stream.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
+#include "daemon/host.h"
 #include "daemon/pool.h"
 #include "daemon/run.h"
 #include "daemon/shard.h"
@@ -44,7 +47,8 @@ bool call_may(enum call_state from, enum call_state to)
     static const bool moves[CALL_STATES][CALL_STATES] = {
         [CALL_NEW] = {[CALL_WAITING] = true, [CALL_RUNNING] = true, [CALL_OVER] = true},
         [CALL_WAITING] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
-        [CALL_RUNNING] = {[CALL_AWAY] = true, [CALL_OVER] = true},
+        [CALL_RUNNING] = {[CALL_AWAY] = true, [CALL_PARKED] = true, [CALL_OVER] = true},
+        [CALL_PARKED] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
         [CALL_AWAY] = {[CALL_RUNNING] = true, [CALL_OVER] = true},
     };
 
@@ -100,6 +104,9 @@ static void call_end(struct call *call)
 
     if (waited)
         call_leave_queue(call);
+    if (call->state == CALL_PARKED)
+        host_leave(call);
+    call_stream_free(HL_STEAL(call->host));
     deadlines_remove(&shard->deadlines, &call->deadline);
     call_move(call, CALL_OVER);
     call_drop_request(call);
@@ -174,6 +181,8 @@ static void count_exits(struct call *call)
     stats_add(stats, STAT_SYSCALLS, counters->syscalls);
     stats_add(stats, STAT_UNKNOWN_SYSCALLS, counters->unknown_syscalls);
     stats_add(stats, STAT_LOG_LINES, counters->log_lines);
+    stats_add(stats, STAT_HOST_CALLS, counters->host_calls);
+    stats_add(stats, STAT_HOST_DENIED, call->pooled->host_denied);
 }
 
 static void end_failure(struct call *call, const struct instance_failure *failure, uint64_t now)
@@ -272,7 +281,8 @@ static bool run_here(struct call *call, uint64_t now)
 /* A slice is over, here or elsewhere, and the call does not go on here. */
 static void after_slice(struct call *call, enum instance_state state, uint64_t now)
 {
-    bool over = state != INSTANCE_KICKED || now >= call->deadline_ns;
+    bool goes_on = state == INSTANCE_KICKED || state == INSTANCE_HOST_CALL;
+    bool over = !goes_on || now >= call->deadline_ns;
 
     if (over && (is_long(call) || call->pooled->was_long))
         learn(call, is_long(call));
@@ -285,6 +295,12 @@ static void after_slice(struct call *call, enum instance_state state, uint64_t n
             call_end_deadline(call);
         else
             go_long(call);
+        break;
+    case INSTANCE_HOST_CALL:
+        if (over)
+            call_end_deadline(call);
+        else
+            host_park(call);
         break;
     default:
         end_failure(call, instance_failure(call->pooled->inst), now);
@@ -299,6 +315,24 @@ void call_returned(struct call *call)
     call_move(call, CALL_RUNNING);
     call->run_ns += run->run_ns;
     after_slice(call, run->state, run->left_ns);
+}
+
+/* Runs it here as long as that is right. */
+static void run_on(struct call *call, uint64_t now)
+{
+    while (run_here(call, now))
+        now = hv_now_ns();
+    after_slice(call, call->pooled->run.state, call->pooled->run.left_ns);
+}
+
+void call_run_on(struct call *call)
+{
+    uint64_t now = hv_now_ns();
+
+    if (now >= call->deadline_ns)
+        call_end_deadline(call);
+    else
+        run_on(call, now);
 }
 
 void call_start(struct call *call, const struct arguments *arguments)
@@ -316,6 +350,7 @@ void call_start(struct call *call, const struct arguments *arguments)
     now = hv_now_ns();
     call->function = arguments->function;
     call->entered_ns = now;
+    host_begin(call->pooled);
     if (call->state != CALL_RUNNING)
         call_move(call, CALL_RUNNING);
     if (now >= call->deadline_ns) {
@@ -325,9 +360,7 @@ void call_start(struct call *call, const struct arguments *arguments)
     } else if (run_helped(call)) {
         call_move(call, CALL_AWAY);
     } else {
-        while (run_here(call, now))
-            now = hv_now_ns();
-        after_slice(call, call->pooled->run.state, call->pooled->run.left_ns);
+        run_on(call, now);
     }
 }
 
@@ -351,8 +384,12 @@ void calls_expire(struct shard *shard, uint64_t now_ns)
 {
     struct deadline *first;
 
-    while ((first = deadlines_first(&shard->deadlines)) && first->at_ns <= now_ns)
-        call_end_deadline(LIST_ENTRY(first, struct call, deadline));
+    while ((first = deadlines_first(&shard->deadlines)) && first->at_ns <= now_ns) {
+        struct call *call = LIST_ENTRY(first, struct call, deadline);
+
+        if (!host_expire(call, now_ns))
+            call_end_deadline(call);
+    }
 }
 
 void calls_stop_all(struct shard *shard)
@@ -396,8 +433,22 @@ static struct call *call_new(const struct request *request, const Hl__V1__Invoke
     call->timeout_ns = request->timeout_ns;
     call->read_ns = request->read_ns;
     call->request = message;
+    call->depth = message->depth;
+    call->host = request->host;
+    if (call->host)
+        call->host->call = call;
     call->shard->calls++;
     return call;
+}
+
+int call_admissible(struct call *call, struct arguments *arguments, struct hl_error *err)
+{
+    const struct program *program = call->pool->program;
+
+    if (call->depth > program->entry.host.depth)
+        return hl_error_set(err, -ENOBUFS, "image '%s' may be called %u deep in host calls, not %u",
+                            program->entry.name, program->entry.host.depth, call->depth);
+    return arguments_decode(arguments, program, call->request, err);
 }
 
 /* With its pool known: starts it, or has it wait. */
@@ -416,7 +467,7 @@ static void admit(struct call *call, const struct request *request)
         call_wait(call, request);
         return;
     }
-    r = arguments_decode(&arguments, call->pool->program, call->request, &err);
+    r = call_admissible(call, &arguments, &err);
     if (r < 0) {
         call_end_error(call, r, &err);
         return;
@@ -442,6 +493,7 @@ void call_begin(const struct request *request, const Hl__V1__InvokeRequest *mess
     struct call *call = call_new(request, message);
 
     if (!call) {
+        call_stream_free(request->host);
         conn_send_status(request->conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
                          "out of memory");
         return;

@@ -6,7 +6,9 @@
  * A call, from Invoke to its answer:
  *
  *   CALL_NEW ──► CALL_RUNNING ◄──► CALL_AWAY      with another thread: past its quantum, or helped
- *       │            ▲ │               │
+ *       │          ▲ ▲ │  ▲            │
+ *       │          │ │ │  └► CALL_PARKED            its guest waits for a host function (host.h)
+ *       │          │ │ │        │
  *       └► CALL_WAITING│               │          for the program, or for an instance
  *              │       ▼               │
  *              └───► CALL_OVER ◄───────┘          answered, or nobody is left to answer
@@ -25,7 +27,10 @@
 #include "proto/arena.h"
 #include "proto/hl.pb-c.h"
 
+struct call_stream;
 struct conn;
+struct host_request;
+struct kv_request;
 struct pool;
 struct pooled;
 struct request;
@@ -36,12 +41,29 @@ enum call_state {
     CALL_WAITING,
     CALL_RUNNING,
     CALL_AWAY,
+    CALL_PARKED,
     CALL_OVER,
     CALL_STATES,
 };
 
 /* Whether a call may go from one state to the other. */
 bool call_may(enum call_state from, enum call_state to);
+
+/* Who has the host call of a parked call. */
+enum parked_at {
+    PARKED_CLIENT = 1, /* the call's own client */
+    PARKED_SERVICE,    /* a provider (offer.h) */
+    PARKED_STORE,      /* the front, for hl.kv */
+    PARKED_ANSWERED,   /* nobody: it runs on in the shard's next turn */
+};
+
+struct parked {
+    enum parked_at at;
+    const struct hl_host_function *function; /* of the program's policy */
+    uint64_t id;                             /* with PARKED_CLIENT */
+    struct host_request *request;            /* with PARKED_SERVICE */
+    struct kv_request *kv;                   /* with PARKED_STORE */
+};
 
 struct call {
     enum call_state state;
@@ -62,6 +84,9 @@ struct call {
     const Hl__V1__InvokeRequest *request; /* NULL once the guest has the arguments */
     struct arena *kept;                   /* request's memory while it waits */
     struct charge kept_charge;
+    uint32_t depth;           /* of host calls that it was made in */
+    struct call_stream *host; /* its stream, of InvokeWithHost; else NULL */
+    struct parked parked;     /* while CALL_PARKED */
 };
 
 /* Functions.Invoke: answers it, now or later. message: in the shard's arena. */

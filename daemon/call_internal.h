@@ -12,8 +12,15 @@
 void call_move(struct call *call, enum call_state to);
 bool call_set_deadline(struct call *call); /* returns: whether it is still to come */
 
+/* Whether it may be made, with these arguments. Its program is there. Returns: 0 or a negative
+ * errno. */
+int call_admissible(struct call *call, struct arguments *arguments, struct hl_error *err);
+
 /* Gives the call's arguments to its instance, and has it run: here, or where there is more time. */
 void call_start(struct call *call, const struct arguments *arguments);
+
+/* A running call whose guest was outside runs on, here or where there is more time. */
+void call_run_on(struct call *call);
 
 /* Each ends the call with a status. What instance it has is in the middle of a call, so it goes. */
 void call_end_with(struct call *call, enum counter stat, enum hl_status status, const char *text);

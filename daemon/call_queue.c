@@ -77,11 +77,14 @@ static int keep_request(struct call *call, const struct request *request)
     if (!call->kept)
         return -ENOMEM;
     arena_init(call->kept, 512, most);
-    r = arena_unpack(call->kept, &hl__v1__invoke_request__descriptor, request->payload,
-                     request->len, &message);
+    r = arena_unpack(call->kept,
+                     request->host ? &hl__v1__invoke_with_host_request__descriptor
+                                   : &hl__v1__invoke_request__descriptor,
+                     request->payload, request->len, &message);
     if (r < 0)
         return r;
-    call->request = (const Hl__V1__InvokeRequest *)message;
+    call->request = request->host ? ((const Hl__V1__InvokeWithHostRequest *)message)->start
+                                  : (const Hl__V1__InvokeRequest *)message;
     return 0;
 }
 
@@ -144,7 +147,7 @@ static void admit_waiting(struct call *call)
     struct deadlines *deadlines = &call->shard->deadlines;
     struct arguments arguments;
     struct hl_error err = HL_ERROR_INIT;
-    int r = arguments_decode(&arguments, call->pool->program, call->request, &err);
+    int r = call_admissible(call, &arguments, &err);
 
     if (r < 0) {
         call_end_error(call, r, &err);

@@ -32,8 +32,6 @@
 
 #define HANGUP_LOOK_MS 20
 
-#define FLAG_REMOTE_OPEN 2u
-
 /* --- end ----------------------------------------------------------------------------------- */
 
 static void conn_free(struct conn *conn)
@@ -75,6 +73,12 @@ void conn_close(struct conn *conn)
     list_remove(&conn->ready_link);
     while (!list_empty(&conn->calls))
         call_abandon(LIST_ENTRY(conn->calls.next, struct call, conn_link));
+    while (!list_empty(&conn->streams)) {
+        struct stream *stream = LIST_ENTRY(conn->streams.next, struct stream, link);
+
+        stream_close(stream);
+        stream->on_closed(stream);
+    }
     while ((l = list_pop_front(&conn->tickets)))
         LIST_ENTRY(l, struct ticket, link)->conn = NULL;
     drop_uploads(conn);
@@ -85,7 +89,8 @@ void conn_close(struct conn *conn)
 
 bool conn_owed(const struct conn *conn)
 {
-    return !list_empty(&conn->calls) || !list_empty(&conn->tickets) || conn->write_bytes > 0;
+    return !list_empty(&conn->calls) || !list_empty(&conn->tickets) || conn->write_bytes > 0 ||
+           conn->asked > 0;
 }
 
 void conn_check_done(struct conn *conn)
@@ -177,12 +182,69 @@ static void serve_request(struct conn *conn, const struct frame_header *header,
         return;
     }
     conn->last_stream = header->stream;
-    if (header->flags & FLAG_REMOTE_OPEN) {
-        conn_send_status(conn, header->stream, HL_STATUS_UNIMPLEMENTED,
-                         "hld has no streaming methods");
+    service_serve(conn, header, payload);
+}
+
+static struct stream *find_stream(struct conn *conn, uint32_t id)
+{
+    LIST_FOREACH(l, &conn->streams)
+    {
+        struct stream *stream = LIST_ENTRY(l, struct stream, link);
+
+        if (stream->id == id)
+            return stream;
+    }
+    return NULL;
+}
+
+static void end_stream(struct stream *stream)
+{
+    if (stream->remote_closed)
+        return;
+    stream->remote_closed = true;
+    stream->on_end(stream);
+}
+
+/* The client sends no more at all; what came was served. */
+static void no_more_comes(struct conn *conn)
+{
+    struct list *l = conn->streams.next;
+
+    if (l != &conn->streams && hung_up(conn)) {
+        conn_close(conn);
         return;
     }
-    service_serve(conn, header->stream, payload, header->length);
+    while (l != &conn->streams) {
+        struct stream *stream = LIST_ENTRY(l, struct stream, link);
+
+        l = l->next;
+        if (stream->remote_closed)
+            continue;
+        end_stream(stream);
+        l = conn->streams.next; /* others may be over too */
+    }
+}
+
+static void serve_data(struct conn *conn, const struct frame_header *header, const uint8_t *payload)
+{
+    struct stream *stream = find_stream(conn, header->stream);
+
+    if (!stream) {
+        /* One that was closed meanwhile may still get some. */
+        if (header->stream > conn->last_stream || header->stream % 2 == 0)
+            conn_send_status(conn, header->stream, HL_STATUS_INVALID_ARGUMENT,
+                             "stream %u takes no data", header->stream);
+        return;
+    }
+    if (stream->remote_closed)
+        return;
+    if (!(header->flags & FRAME_NO_DATA) || header->length > 0)
+        stream->on_data(stream, payload, header->length);
+    if (!(header->flags & FRAME_REMOTE_CLOSED))
+        return;
+    stream = find_stream(conn, header->stream); /* it may be over */
+    if (stream)
+        end_stream(stream);
 }
 
 static void serve_frame(struct conn *conn, const struct frame_header *header,
@@ -193,10 +255,7 @@ static void serve_frame(struct conn *conn, const struct frame_header *header,
         serve_request(conn, header, payload);
         break;
     case FRAME_DATA:
-        /* No stream takes data. One that was closed meanwhile may still get some. */
-        if (header->stream > conn->last_stream)
-            conn_send_status(conn, header->stream, HL_STATUS_INVALID_ARGUMENT,
-                             "stream %u takes no data", header->stream);
+        serve_data(conn, header, payload);
         break;
     default:
         malformed(conn);
@@ -259,8 +318,12 @@ static void settle(struct conn *conn, const struct frame_header *header, bool kn
 {
     bool full = conn->write_bytes > CONN_WRITE_HIGH;
 
-    if (conn->eof && !full)
+    if (conn->eof && !full) {
         conn->start = conn->end;
+        no_more_comes(conn);
+        if (conn->closing)
+            return;
+    }
     if (!full)
         make_room(conn, header, known);
     if (conn->start == conn->end || full) /* full: it is not the client who is late */
@@ -346,14 +409,17 @@ static void on_eof(struct conn *conn)
 {
     conn->eof = true;
     set_reading(conn, false);
-    if (list_empty(&conn->ready_link)) { /* half a frame, which will never be whole */
-        conn->start = conn->end;
-        conn->partial_ns = 0;
-    }
     if (hung_up(conn)) {
         conn_close(conn);
         return;
     }
+    if (list_empty(&conn->ready_link)) { /* half a frame, which will never be whole */
+        conn->start = conn->end;
+        conn->partial_ns = 0;
+        no_more_comes(conn);
+    }
+    if (conn->closing)
+        return;
     conn_watch(conn);
     conn_check_done(conn);
 }
@@ -413,6 +479,7 @@ int conn_open(struct shard *shard, int fd)
     list_init(&conn->link);
     list_init(&conn->ready_link);
     list_init(&conn->calls);
+    list_init(&conn->streams);
     list_init(&conn->tickets);
     for (size_t i = 0; i < CONN_UPLOADS_MAX; i++)
         conn->uploads[i].fd = -1;
@@ -436,6 +503,32 @@ int conn_open(struct shard *shard, int fd)
     own = -1;
     set_reading(conn, true);
     return 0;
+}
+
+bool stream_open(struct stream *stream, const struct request *request)
+{
+    struct conn *conn = request->conn;
+
+    if (conn->nstreams >= CONN_STREAMS_MAX) {
+        conn_send_status(conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
+                         "%u streams of this connection are open", conn->nstreams);
+        return false;
+    }
+    stream->conn = conn;
+    stream->id = request->stream;
+    stream->remote_closed = !request->remote_open;
+    list_push_front(&conn->streams, &stream->link);
+    conn->nstreams++;
+    return true;
+}
+
+void stream_close(struct stream *stream)
+{
+    if (!stream->conn)
+        return;
+    list_remove(&stream->link);
+    stream->conn->nstreams--;
+    stream->conn = NULL;
 }
 
 bool ticket_take(struct ticket *ticket, const struct request *request)

@@ -28,6 +28,9 @@
 #define CONN_MORE_MOST   4u
 #define CONN_WRITE_HIGH  (1u << 20) /* unwritten; past it the client is not read from */
 
+#define CONN_STREAMS_MAX 1024u /* open at a time */
+
+struct call_stream;
 struct shard;
 
 /* A program being sent in pieces (service_images.c). */
@@ -70,6 +73,9 @@ struct conn {
     struct list calls;
     unsigned int waiting;       /* of them in a queue */
     uint64_t round_pool, round; /* of the last one that left a queue: its pool's id, its turn */
+    struct list streams;        /* open ones */
+    unsigned int nstreams;
+    unsigned int asked; /* host calls that this client, a provider, has not answered yet */
     struct list tickets;
     unsigned int ntickets;
     struct upload uploads[CONN_UPLOADS_MAX];
@@ -81,7 +87,9 @@ struct request {
     struct conn *conn;
     uint32_t stream;
     uint64_t read_ns;
-    int64_t timeout_ns; /* 0: none given */
+    int64_t timeout_ns;       /* 0: none given */
+    bool remote_open;         /* the client will send data on the stream */
+    struct call_stream *host; /* of InvokeWithHost (call_stream.h): payload is its first message */
     const uint8_t *payload;
     size_t len;
 };
@@ -92,6 +100,18 @@ struct ticket {
     struct list link;
     struct conn *conn;
     uint32_t stream;
+};
+
+/* A stream on which messages go both ways until its response; part of whatever it belongs to. The
+ * connection stays as long as on_data and on_end run, the stream need not. */
+struct stream {
+    struct list link;  /* of conn->streams; alone once it is closed */
+    struct conn *conn; /* NULL once it is closed */
+    uint32_t id;
+    bool remote_closed; /* the client says no more on it */
+    void (*on_data)(struct stream *stream, const uint8_t *message, size_t len);
+    void (*on_end)(struct stream *stream);    /* remote_closed is true from now on */
+    void (*on_closed)(struct stream *stream); /* the connection is gone, and so the stream */
 };
 
 /* Takes fd, on failure too. Returns: 0 or a negative errno. */
@@ -111,16 +131,26 @@ void conn_send_status(struct conn *conn, uint32_t stream, enum hl_status status,
 void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,
                        const struct envelope_detail *details, size_t ndetails);
 
+/* A message on an open stream. Returns: 0, or -EMSGSIZE for one that no frame carries, with nothing
+ * sent. */
+int conn_send_data(struct conn *conn, uint32_t stream, const ProtobufCMessage *message);
+int conn_send_data_packed(struct conn *conn, uint32_t stream, const void *packed, size_t len);
+
 /* Writes what was held back: all of it, or (push) only when no other frame of the connection is
  * about to be served or it was held back for long; a call pushes before its instance is reset. */
 void conn_flush(struct conn *conn);
 void conn_push(struct conn *conn);
 
-/* Whether calls, tickets or bytes are still under way to the client. */
+/* Whether calls, tickets or bytes are still under way to the client, or answers from it. */
 bool conn_owed(const struct conn *conn);
 
 /* Closes a half-closed connection once nothing is owed to it. */
 void conn_check_done(struct conn *conn);
+
+/* The stream of request, open from now on. Returns: whether it could be; the request is answered if
+ * not. */
+bool stream_open(struct stream *stream, const struct request *request);
+void stream_close(struct stream *stream); /* says nothing to the client; may be called twice */
 
 /* Returns: whether there was one to take; the request is answered if not. */
 bool ticket_take(struct ticket *ticket, const struct request *request);

@@ -9,6 +9,7 @@
 
 #include "daemon/conn.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,6 +185,33 @@ void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessag
                          FRAME_PAYLOAD_MAX);
     else
         conn_close(conn);
+}
+
+static int data_sent(struct conn *conn, size_t before, int r)
+{
+    if (r == 0)
+        sent(conn, before);
+    else if (r != -EMSGSIZE)
+        conn_close(conn);
+    return r == -EMSGSIZE ? r : 0;
+}
+
+int conn_send_data(struct conn *conn, uint32_t stream, const ProtobufCMessage *message)
+{
+    size_t before = conn->out.len;
+
+    if (conn->closing)
+        return 0;
+    return data_sent(conn, before, envelope_encode_data(&conn->out, stream, 0, message));
+}
+
+int conn_send_data_packed(struct conn *conn, uint32_t stream, const void *packed, size_t len)
+{
+    size_t before = conn->out.len;
+
+    if (conn->closing)
+        return 0;
+    return data_sent(conn, before, envelope_encode_data_packed(&conn->out, stream, 0, packed, len));
 }
 
 void conn_send_details(struct conn *conn, uint32_t stream, enum hl_status status, const char *text,

@@ -115,6 +115,8 @@ libengine_la_SOURCES = \
 	daemon/call.h \
 	daemon/call_internal.h \
 	daemon/call_queue.c \
+	daemon/call_stream.c \
+	daemon/call_stream.h \
 	daemon/confine.c \
 	daemon/confine.h \
 	daemon/conn.c \
@@ -126,12 +128,21 @@ libengine_la_SOURCES = \
 	daemon/deadlines.h \
 	daemon/engine.c \
 	daemon/engine.h \
+	daemon/host.c \
+	daemon/host.h \
+	daemon/host_here.c \
 	daemon/images.c \
 	daemon/images.h \
 	daemon/landlock.c \
 	daemon/mailbox.c \
 	daemon/mailbox.h \
+	daemon/kv.c \
+	daemon/kv.h \
 	daemon/kv_limits.h \
+	daemon/offer.c \
+	daemon/offer.h \
+	daemon/offer_stream.c \
+	daemon/offer_stream.h \
 	daemon/pool.c \
 	daemon/pool.h \
 	daemon/pooled.c \
@@ -224,6 +235,28 @@ tests_unit_test_run_SOURCES = \
 	tests/unit/test_run.c
 tests_unit_test_run_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_run_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_host
+TESTS += tests/unit/test_host
+tests_unit_test_host_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/host_rig.c \
+	tests/unit/host_rig.h \
+	tests/unit/test_host.c
+tests_unit_test_host_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_host_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_offer
+TESTS += tests/unit/test_offer
+tests_unit_test_offer_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/host_rig.c \
+	tests/unit/host_rig.h \
+	tests/unit/test_offer.c
+tests_unit_test_offer_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_offer_LDADD = $(ENGINE_TEST_LIBS)
 
 # Front, worker and nursery are one program: main chooses.
 sbin_PROGRAMS += hld

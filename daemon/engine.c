@@ -79,6 +79,7 @@ int engine_new(struct engine **out, const struct engine_config *config, struct h
         return hl_error_set(err, r, "starting the engine: %s", strerror(-r));
     }
     atomic_init(&engine->unquiet, engine->nshards);
+    atomic_init(&engine->calling, engine->nshards);
     *out = engine;
     return 0;
 }
@@ -110,6 +111,7 @@ static void start_threads(struct engine *engine)
     }
     engine->nshards = started;
     atomic_store(&engine->unquiet, started);
+    atomic_store(&engine->calling, started);
 }
 
 int engine_run(struct engine *engine)

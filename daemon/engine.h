@@ -59,6 +59,7 @@ struct engine {
     _Atomic uint64_t idle, polling; /* shards that sleep or poll, one bit each; that poll */
     atomic_uint pollers;            /* of those, at most max_pollers */
     unsigned int max_pollers;
+    atomic_uint calling;      /* shards that have not run out of calls, in a drain, yet */
     atomic_uint unquiet;      /* shards that have not stopped yet */
     _Atomic uint64_t starved; /* shards waiting for some of the budget, one bit each */
 };

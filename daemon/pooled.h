@@ -16,6 +16,7 @@
 #include "daemon/mailbox.h"
 #include "daemon/run.h"
 #include "hv/instance.h"
+#include "hv/world.h"
 
 struct pool;
 struct program;
@@ -30,7 +31,10 @@ struct pooled {
     struct pool *pool; /* while a shard owns it */
     struct program *program;
     uint64_t bound_ns, calls, pages_reset;
-    bool was_long; /* its call went to a long-run thread, and so does its reset */
+    struct world world; /* that its host calls see */
+    uint32_t host_calls,
+        host_denied; /* of its call: that the policy lets through; that it denies */
+    bool was_long;   /* its call went to a long-run thread, and so does its reset */
     struct charge vm, memory;
 };
 

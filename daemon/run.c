@@ -22,6 +22,7 @@
 #include "daemon/call.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
+#include "daemon/host.h"
 #include "daemon/pool.h"
 #include "daemon/pooled.h"
 #include "daemon/shard.h"
@@ -50,9 +51,17 @@ void run_slice(struct pooled *p, uint64_t until_ns)
 {
     struct run *run = &p->run;
     uint64_t start = hv_now_ns();
+    bool again;
 
-    run->state = instance_run(p->inst, until_ns);
-    run->left_ns = hv_now_ns();
+    do {
+        run->state = instance_run(p->inst, until_ns);
+        run->left_ns = hv_now_ns();
+        again = run->state == INSTANCE_HOST_CALL && host_answer_here(p);
+        if (again && run->left_ns >= until_ns) {
+            run->state = INSTANCE_KICKED;
+            again = false;
+        }
+    } while (again);
     run->run_ns += run->left_ns - start;
 }
 

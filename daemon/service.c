@@ -5,8 +5,11 @@
 
 #include "daemon/service.h"
 
+#include "daemon/call_stream.h"
 #include "daemon/conn.h"
+#include "daemon/offer.h"
 #include "daemon/shard.h"
+#include "proto/frame.h"
 #include "proto/service.h"
 
 static const struct {
@@ -14,6 +17,7 @@ static const struct {
     const struct service_method *methods;
 } services[] = {
     {SERVICE_FUNCTIONS, service_functions},
+    {SERVICE_HOST, service_host},
     {SERVICE_IMAGES, service_images},
     {SERVICE_DAEMON, service_daemon},
 };
@@ -31,13 +35,25 @@ static const struct service_method *find_method(const struct envelope_request *e
     return NULL;
 }
 
-void service_serve(struct conn *conn, uint32_t stream, const uint8_t *payload, size_t len)
+/* Whether the client may send more than the request. */
+static bool takes_data(const struct service_method *method)
 {
+    return method->serve == serve_invoke_with_host || method->serve == serve_offer;
+}
+
+void service_serve(struct conn *conn, const struct frame_header *header, const uint8_t *payload)
+{
+    uint32_t stream = header->stream;
     struct envelope_request envelope;
     const struct service_method *method;
-    struct request request = {.conn = conn, .stream = stream, .read_ns = conn->read_ns};
+    struct request request = {
+        .conn = conn,
+        .stream = stream,
+        .read_ns = conn->read_ns,
+        .remote_open = (header->flags & FRAME_REMOTE_OPEN) != 0,
+    };
 
-    if (envelope_decode_request(&envelope, payload, len) < 0) {
+    if (envelope_decode_request(&envelope, payload, header->length) < 0) {
         conn_send_status(conn, stream, HL_STATUS_INVALID_ARGUMENT, "malformed ttrpc request");
         return;
     }
@@ -49,6 +65,11 @@ void service_serve(struct conn *conn, uint32_t stream, const uint8_t *payload, s
                          (const char *)envelope.method.data,
                          envelope.service.len > 64 ? 64 : (int)envelope.service.len,
                          (const char *)envelope.service.data);
+        return;
+    }
+    if (request.remote_open && !takes_data(method)) {
+        conn_send_status(conn, stream, HL_STATUS_UNIMPLEMENTED, "%s is no streaming method",
+                         method->name);
         return;
     }
     request.timeout_ns = envelope.timeout_nano;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct conn;
+struct frame_header;
 struct request;
 
 struct service_method {
@@ -16,11 +17,12 @@ struct service_method {
 };
 
 extern const struct service_method service_functions[];
+extern const struct service_method service_host[];
 extern const struct service_method service_images[];
 extern const struct service_method service_daemon[];
 
 /* payload: of the frame, borrowed. Answers, now or later. */
-void service_serve(struct conn *conn, uint32_t stream, const uint8_t *payload, size_t len);
+void service_serve(struct conn *conn, const struct frame_header *header, const uint8_t *payload);
 
 /* Decodes the request into the shard's arena, where it stays until the next frame; answers
  * INVALID_ARGUMENT where it cannot. Returns: NULL then. */

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "daemon/call.h"
+#include "daemon/call_stream.h"
 #include "daemon/conn.h"
 #include "daemon/service.h"
 #include "daemon/shard.h"
@@ -35,5 +36,6 @@ static void serve_cancel(const struct request *request)
 const struct service_method service_functions[] = {
     {"Invoke", serve_invoke},
     {"Cancel", serve_cancel},
+    {"InvokeWithHost", serve_invoke_with_host},
     {NULL, NULL},
 };

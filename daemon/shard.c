@@ -24,6 +24,7 @@
 #include "daemon/conn.h"
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
+#include "daemon/host.h"
 #include "daemon/images.h"
 #include "daemon/pool.h"
 #include "hv/timer.h"
@@ -89,6 +90,7 @@ static void on_idle(uv_idle_t *idle)
     struct shard *shard = idle->data;
     bool busy = calls_start_waiting(shard);
 
+    busy |= host_resume_next(shard);
     busy |= !list_empty(&shard->ready);
     if (!busy && !pool_chore(shard))
         uv_idle_stop(&shard->idle);
@@ -204,6 +206,34 @@ static void stop(struct shard *shard)
         images_stop(shard->engine);
 }
 
+static void on_uncalled(struct mail *mail, void *owner)
+{
+    (void)mail;
+    shard_check_quiet(owner);
+}
+
+/* The last of this shard's calls is over, and there will be no other. Calls of other shards may
+ * still need providers that are clients of this one: when all shards are this far, each hears of
+ * it. */
+static void note_uncalled(struct shard *shard)
+{
+    struct engine *engine = shard->engine;
+
+    if (shard->uncalled)
+        return;
+    shard->uncalled = true;
+    if (atomic_fetch_sub(&engine->calling, 1) != 1)
+        return;
+    for (unsigned int i = 0; i < engine->nshards; i++)
+        mailbox_post(&engine->shards[i].mailbox, &engine->shards[i].uncalled_mail, on_uncalled);
+}
+
+static bool is_needed(const struct shard *shard)
+{
+    return clients_owed(shard) ||
+           (shard->providers > 0 && atomic_load(&shard->engine->calling) > 0);
+}
+
 void shard_check_quiet(struct shard *shard)
 {
     bool last = shard->index != 0 || atomic_load(&shard->engine->unquiet) == 1;
@@ -211,7 +241,8 @@ void shard_check_quiet(struct shard *shard)
     if (shard->quiet || !shard->draining || shard->calls > 0 || shard->checking)
         return;
     shard->checking = true;
-    if (!shard->stopping && last && !clients_owed(shard))
+    note_uncalled(shard);
+    if (!shard->stopping && last && !is_needed(shard))
         stop(shard);
     shard->checking = false;
     if (shard->stopping && last && shard->works == 0 && shard->away == 0 && !pools_resolving(shard))
@@ -373,6 +404,8 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     list_init(&shard->spare_calls);
     list_init(&shard->pending);
     list_init(&shard->starved);
+    list_init(&shard->answered);
+    list_init(&shard->offers);
     list_init(&shard->stale_pools);
     list_init(&shard->idle_instances);
     list_init(&shard->shells);

@@ -44,8 +44,9 @@ struct shard {
     atomic_uint nconns; /* those still on their way included */
     struct list ready;  /* connections with whole frames in their buffers, next to serve first */
 
-    struct list pending; /* pools with calls that wait and may find an instance */
-    struct list starved; /* pools with calls that wait for something to be given back */
+    struct list pending;  /* pools with calls that wait and may find an instance */
+    struct list answered; /* parked calls whose host call found no taker: they go on */
+    struct list starved;  /* pools with calls that wait for something to be given back */
     struct deadlines deadlines;
     unsigned int calls;      /* unfinished */
     unsigned int away;       /* instances with other threads, to come back (run.h) */
@@ -58,6 +59,7 @@ struct shard {
     uint64_t idle_ns;     /* since when nothing did, 0: something has come */
     bool listed, polling; /* in engine->idle; in engine->polling */
 
+    struct list offers; /* struct offer_entry: providers of host functions, newest first */
     struct list pools[POOL_BUCKETS]; /* by name, current versions */
     struct list stale_pools;         /* versions that were replaced and still have calls */
     struct list idle_instances;      /* of all pools, least recently used first */
@@ -73,8 +75,9 @@ struct shard {
     unsigned int works;         /* jobs of ours in the thread pool */
     unsigned int resets;
 
-    struct mail quiet_mail, end_mail;
-    bool made, draining, stopping, quiet, checking;
+    unsigned int providers; /* connections of ours with an offer */
+    struct mail quiet_mail, end_mail, uncalled_mail;
+    bool made, draining, uncalled, stopping, quiet, checking;
 };
 
 int shard_init(struct shard *shard, struct engine *engine, unsigned int index,

@@ -38,6 +38,9 @@ static const char *const names[] = {
     [STAT_CONNECTIONS_REFUSED] = "connections_refused",
     [STAT_MALFORMED] = "malformed",
     [STAT_SLOW] = "slow",
+    [STAT_HOST_CALLS] = "host_calls",
+    [STAT_HOST_DENIED] = "host_denied",
+    [STAT_HOST_PARKED] = "host_parked",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == STAT_COUNT, "a name for each counter");

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
+#include "daemon/policy.h"
 #include "hv/timer.h"
 #include "proto/frame.h"
 #include "tests/fake/elf.h"
@@ -60,7 +61,7 @@ struct limits rig_limits(void)
 /* --- the front ------------------------------------------------------------------------------ */
 
 static void entry_of(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
-                     struct rig_image *image)
+                     struct policy_packet *host, struct rig_image *image)
 {
     hl__control__entry__init(entry);
     limits_to_control(limits, &image->limits);
@@ -70,6 +71,8 @@ static void entry_of(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
     entry->size = image->size;
     entry->owner_uid = image->owner;
     entry->limits = limits;
+    policy_to_control(host, &image->host);
+    entry->host = &host->policy;
 }
 
 static struct rig_image *find_image(struct rig *rig, const char *name)
@@ -140,6 +143,7 @@ static void serve_request(struct rig *rig, const Hl__Control__Request *request, 
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     Hl__Control__Entry entry, *entries[1] = {&entry};
     Hl__Control__LimitSet limits;
+    struct policy_packet host;
     struct rig_image *image = NULL;
     int out = -1;
 
@@ -169,7 +173,7 @@ static void serve_request(struct rig *rig, const Hl__Control__Request *request, 
         reply.status = rig->refuse ? rig->refuse : HL_STATUS_NOT_FOUND;
         reply.message = (char *)"refused by the rig";
     } else {
-        entry_of(&entry, &limits, image);
+        entry_of(&entry, &limits, &host, image);
         reply.entries = entries;
         reply.n_entries = 1;
     }
@@ -283,6 +287,23 @@ void rig_add(struct rig *rig, const char *name, const struct limits *limits)
 
     rig_add_raw(rig, name, limits, elf, len);
     free(elf);
+}
+
+void rig_allow(struct rig *rig, const char *name, const char *const *functions,
+               const struct hl_host_policy *bounds)
+{
+    struct hl_host_policy *host;
+    char why[128];
+
+    pthread_mutex_lock(&rig->lock);
+    host = &find_image(rig, name)->host;
+    if (bounds)
+        *host = *bounds;
+    for (; *functions; functions++)
+        ck_assert_msg(hl_host_function_parse(&host->functions[host->nfunctions++], *functions, why,
+                                             sizeof(why)) == 0,
+                      "%s: %s", *functions, why);
+    pthread_mutex_unlock(&rig->lock);
 }
 
 void rig_invalidate(struct rig *rig, const char *name)
@@ -471,19 +492,27 @@ static bool receive_all(int fd, uint8_t *to, size_t len)
     return true;
 }
 
-bool rig_receive(int fd, struct rig_response *out)
+bool rig_receive_frame(int fd, struct frame_header *header, uint8_t **payload)
 {
     uint8_t head[FRAME_HEADER_SIZE];
+
+    if (!receive_all(fd, head, sizeof(head)))
+        return false;
+    ck_assert_int_ge(frame_decode(head, sizeof(head), header), 0);
+    *payload = malloc(header->length + 1u);
+    ck_assert(receive_all(fd, *payload, header->length));
+    return true;
+}
+
+bool rig_receive(int fd, struct rig_response *out)
+{
     struct frame_header header;
 
     memset(out, 0, sizeof(*out));
-    if (!receive_all(fd, head, sizeof(head)))
+    if (!rig_receive_frame(fd, &header, &out->frame))
         return false;
-    ck_assert_int_ge(frame_decode(head, sizeof(head), &header), 0);
     ck_assert_int_eq(header.type, FRAME_RESPONSE);
     out->stream = header.stream;
-    out->frame = malloc(header.length + 1u);
-    ck_assert(receive_all(fd, out->frame, header.length));
     ck_assert_int_eq(envelope_decode_response(&out->envelope, out->frame, header.length), 0);
     snprintf(out->message, sizeof(out->message), "%.*s", (int)out->envelope.message.len,
              (const char *)out->envelope.message.data);

@@ -12,9 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/host_policy.h"
 #include "daemon/control.pb-c.h"
 #include "daemon/engine.h"
 #include "proto/envelope.h"
+#include "proto/frame.h"
 #include "proto/hl.pb-c.h"
 
 #define MS 1000000ull
@@ -27,6 +29,7 @@ struct rig_image {
     int fd; /* of the program */
     uint8_t sha256[32];
     uint64_t size;
+    struct hl_host_policy host; /* empty unless rig_allow was called */
     uint32_t owner;
     bool has_snapshot; /* in: */
     int snapshot_fd;
@@ -59,6 +62,10 @@ void rig_start(struct rig *rig, const struct settings *settings, unsigned int re
 void rig_add(struct rig *rig, const char *name, const struct limits *limits); /* the fake program */
 void rig_add_raw(struct rig *rig, const char *name, const struct limits *limits, const void *data,
                  size_t len);
+/* The image, which was added and is not resolved yet, may call these outward: texts for
+ * hl_host_function_parse, up to a NULL. bounds: the rest of its policy, or NULL. */
+void rig_allow(struct rig *rig, const char *name, const char *const *functions,
+               const struct hl_host_policy *bounds);
 /* What a Resolve of the image brings along; saving replaces it. */
 void rig_snapshot(struct rig *rig, const char *name, const void *data, size_t len);
 void rig_invalidate(struct rig *rig, const char *name);
@@ -102,6 +109,9 @@ struct rig_response {
 /* Waits up to 20 s. Returns: whether a response came; false at the end of the connection. */
 bool rig_receive(int fd, struct rig_response *out);
 void rig_response_free(struct rig_response *response);
+
+/* A whole frame of any type: header and payload, which the caller frees. Waits like rig_receive. */
+bool rig_receive_frame(int fd, struct frame_header *header, uint8_t **payload);
 
 /* Sends and receives; the status code. */
 int rig_call(int fd, uint32_t stream, const struct rig_call *call);

@@ -160,7 +160,7 @@ START_TEST(test_refused)
     rig_request(fd, 5, "hl.v1.Daemon", "Ping", 0, &ping.base);
     ck_assert_int_eq(receive_code(fd, 5), HL_STATUS_INVALID_ARGUMENT);
     send_frame(fd, 1, 7, FRAME_REQUEST, 2, "x", 1);
-    ck_assert_int_eq(receive_code(fd, 7), HL_STATUS_UNIMPLEMENTED);
+    ck_assert_int_eq(receive_code(fd, 7), HL_STATUS_INVALID_ARGUMENT);
     send_frame(fd, 1, 7, FRAME_DATA, 0, "x", 1);  /* the stream is over: nobody cares */
     send_frame(fd, 1, 99, FRAME_DATA, 0, "x", 1); /* there is no such stream */
     ck_assert_int_eq(receive_code(fd, 99), HL_STATUS_INVALID_ARGUMENT);

@@ -692,7 +692,7 @@ START_TEST(test_states)
         for (int to = 0; to < CALL_STATES; to++)
             allowed += call_may(from, to);
     }
-    ck_assert_int_eq(allowed, 9);
+    ck_assert_int_eq(allowed, 12);
 }
 END_TEST
 
