@@ -16,13 +16,18 @@
 
 struct encoded_call {
     Hl__V1__InvokeRequest request;
+    Hl__V1__InvokeWithHostRequest with_host; /* around it */
     Hl__V1__Value values[HL_MAX_PARAMS];
     Hl__V1__Value *pointers[HL_MAX_PARAMS];
 };
 
-static int encode(struct encoded_call *out, const struct hl_call *call, struct hl_client_error *err)
+static int encode(struct encoded_call *out, const struct hl_client *client,
+                  const struct hl_call *call, struct hl_client_error *err)
 {
     hl__v1__invoke_request__init(&out->request);
+    hl__v1__invoke_with_host_request__init(&out->with_host);
+    out->with_host.kind_case = HL__V1__INVOKE_WITH_HOST_REQUEST__KIND_START;
+    out->with_host.start = &out->request;
     if (call->nargs > HL_MAX_PARAMS)
         return failure_local(err, -EINVAL, HL_STATUS_INVALID_ARGUMENT,
                              "%zu arguments; a function takes %d at most", call->nargs,
@@ -42,6 +47,7 @@ static int encode(struct encoded_call *out, const struct hl_call *call, struct h
     out->request.function = (char *)call->function;
     out->request.n_args = call->nargs;
     out->request.args = out->pointers;
+    out->request.depth = client->depth;
     return 0;
 }
 
@@ -97,43 +103,95 @@ static void send_cancel(struct hl_client *client, uint32_t id)
     request_send(client, p, SERVICE_FUNCTIONS, "Cancel", 0, &request.base, NULL);
 }
 
-int hl_client_invoke(struct hl_client *client, const struct hl_call *call, struct hl_result *result,
-                     struct hl_client_error *err)
+/* What answers p: an InvokeResponse, or one in an InvokeWithHostResponse. */
+static const ProtobufCMessageDescriptor *response_type(const struct pending *p)
 {
-    uint64_t wait_ns = 0;
+    return p->functions ? &hl__v1__invoke_with_host_response__descriptor
+                        : &hl__v1__invoke_response__descriptor;
+}
+
+static int take_message(struct hl_result *result, bool with_host, const ProtobufCMessage *message,
+                        struct hl_client_error *err)
+{
+    const Hl__V1__InvokeWithHostResponse *wrapped = (const Hl__V1__InvokeWithHostResponse *)message;
+
+    if (!with_host)
+        return take_response(result, (const Hl__V1__InvokeResponse *)message, err);
+    if (wrapped->kind_case != HL__V1__INVOKE_WITH_HOST_RESPONSE__KIND_DONE)
+        return failure_local(err, -EPROTO, HL_STATUS_INTERNAL, "hld's answer holds no result");
+    return take_response(result, wrapped->done, err);
+}
+
+/* Where host calls of p go to. An empty table is one too: it answers that it has nothing. */
+static void set_functions(struct pending *p, const struct hl_host *functions, size_t count)
+{
+    static const struct hl_host none;
+
+    p->functions = functions ? functions : &none;
+    p->nfunctions = count;
+}
+
+static int invoke(struct hl_client *client, struct pending *p, const struct hl_call *call,
+                  struct encoded_call *encoded, struct hl_result *result,
+                  struct hl_client_error *err)
+{
+    bool with_host = p->functions != NULL;
+    uint32_t id = p->stream;
     ProtobufCMessage *response;
-    struct encoded_call encoded;
-    struct pending *p;
-    uint32_t id;
+    uint64_t wait_ns = 0;
     int r;
 
-    r = request_begin(client, err);
-    if (r == 0)
-        r = encode(&encoded, call, err);
-    if (r < 0)
-        return r;
-    r = pending_new(&p, client, PENDING_WAIT, err);
-    if (r < 0)
-        return r;
-    p->type = &hl__v1__invoke_response__descriptor;
-    id = p->stream;
-    encoded.request.call_id = id;
+    p->type = response_type(p);
+    encoded->request.call_id = id;
     if (call->timeout_ns > 0 && __builtin_add_overflow(call->timeout_ns, GRACE, &wait_ns))
         wait_ns = 0;
-    r = request_run(client, SERVICE_FUNCTIONS, "Invoke", &encoded.request.base, call->timeout_ns,
+    r = request_run(client, SERVICE_FUNCTIONS, with_host ? "InvokeWithHost" : "Invoke",
+                    with_host ? &encoded->with_host.base : &encoded->request.base, call->timeout_ns,
                     wait_ns, p, &response, err);
     if (r == -ETIMEDOUT && pending_find(client, id))
         send_cancel(client, id);
     if (r < 0)
         return r;
-    return take_response(result, (const Hl__V1__InvokeResponse *)response, err);
+    return take_message(result, with_host, response, err);
 }
 
-int hl_client_submit(struct hl_client *client, const struct hl_call *call, hl_done_cb cb,
-                     void *opaque, uint64_t *id, struct hl_client_error *err)
+int hl_client_invoke(struct hl_client *client, const struct hl_call *call, struct hl_result *result,
+                     struct hl_client_error *err)
 {
     struct encoded_call encoded;
     struct pending *p;
+    int r;
+
+    r = request_begin(client, err);
+    if (r == 0)
+        r = encode(&encoded, client, call, err);
+    if (r == 0)
+        r = pending_new(&p, client, PENDING_WAIT, err);
+    return r < 0 ? r : invoke(client, p, call, &encoded, result, err);
+}
+
+int hl_client_invoke_with_host(struct hl_client *client, const struct hl_call *call,
+                               const struct hl_host *functions, size_t count,
+                               struct hl_result *result, struct hl_client_error *err)
+{
+    struct encoded_call encoded;
+    struct pending *p;
+    int r;
+
+    r = request_begin(client, err);
+    if (r == 0)
+        r = encode(&encoded, client, call, err);
+    if (r == 0)
+        r = pending_new(&p, client, PENDING_WAIT, err);
+    if (r < 0)
+        return r;
+    set_functions(p, functions, count);
+    return invoke(client, p, call, &encoded, result, err);
+}
+
+static int begin_submit(struct hl_client *client, struct encoded_call *encoded,
+                        const struct hl_call *call, struct pending **p, struct hl_client_error *err)
+{
     int r;
 
     if (client->broken) {
@@ -141,40 +199,84 @@ int hl_client_submit(struct hl_client *client, const struct hl_call *call, hl_do
             *err = client->failure;
         return client->broken;
     }
-    r = encode(&encoded, call, err);
-    if (r < 0)
-        return r;
-    r = pending_new(&p, client, PENDING_CALL, err);
+    r = encode(encoded, client, call, err);
+    return r < 0 ? r : pending_new(p, client, PENDING_CALL, err);
+}
+
+static int end_submit(struct hl_client *client, struct encoded_call *encoded,
+                      const struct hl_call *call, struct pending *p, uint64_t *id,
+                      struct hl_client_error *err)
+{
+    bool with_host = p->functions != NULL;
+
+    encoded->request.call_id = p->stream;
+    if (id)
+        *id = p->stream;
+    return request_send(client, p, SERVICE_FUNCTIONS, with_host ? "InvokeWithHost" : "Invoke",
+                        call->timeout_ns,
+                        with_host ? &encoded->with_host.base : &encoded->request.base, err);
+}
+
+int hl_client_submit(struct hl_client *client, const struct hl_call *call, hl_done_cb cb,
+                     void *opaque, uint64_t *id, struct hl_client_error *err)
+{
+    struct encoded_call encoded;
+    struct pending *p;
+    int r = begin_submit(client, &encoded, call, &p, err);
+
     if (r < 0)
         return r;
     p->cb = cb;
     p->opaque = opaque;
-    encoded.request.call_id = p->stream;
-    if (id)
-        *id = p->stream;
-    return request_send(client, p, SERVICE_FUNCTIONS, "Invoke", call->timeout_ns,
-                        &encoded.request.base, err);
+    return end_submit(client, &encoded, call, p, id, err);
+}
+
+int hl_client_submit_with_host(struct hl_client *client, const struct hl_call *call,
+                               const struct hl_host *functions, size_t count, hl_done_cb cb,
+                               void *opaque, uint64_t *id, struct hl_client_error *err)
+{
+    struct encoded_call encoded;
+    struct pending *p;
+    int r = begin_submit(client, &encoded, call, &p, err);
+
+    if (r < 0)
+        return r;
+    set_functions(p, functions, count);
+    p->cb = cb;
+    p->opaque = opaque;
+    return end_submit(client, &encoded, call, p, id, err);
+}
+
+void call_back(struct hl_client *client, struct pending *p, int code,
+               const struct hl_result *result, const struct hl_client_error *err)
+{
+    hl_done_cb cb = p->cb;
+    void *opaque = p->opaque;
+    uint32_t id = p->stream;
+
+    pending_remove(client, p);
+    if (!cb)
+        return;
+    client->in_callback = true;
+    cb(opaque, id, code, result, err);
+    client->in_callback = false;
 }
 
 void call_complete(struct hl_client *client, struct pending *p,
                    const struct envelope_response *response)
 {
     struct hl_client_error err;
-    struct hl_result result;
+    struct hl_result result = {.value = {.type = HL_TYPE_VOID}};
+    const ProtobufCMessageDescriptor *type = response_type(p);
     ProtobufCMessage *message;
-    hl_done_cb cb = p->cb;
-    void *opaque = p->opaque;
-    uint32_t id = p->stream;
     int r;
 
-    pending_remove(client, p);
-    r = request_decode(&client->callback_arena, response, &hl__v1__invoke_response__descriptor,
-                       &message, &err);
-    if (r == 0)
-        r = take_response(&result, (const Hl__V1__InvokeResponse *)message, &err);
-    client->in_callback = true;
-    cb(opaque, id, r, r < 0 ? NULL : &result, r < 0 ? &err : NULL);
-    client->in_callback = false;
+    if (p->offers)
+        type = &hl__v1__offer_response__descriptor;
+    r = request_decode(&client->callback_arena, response, type, &message, &err);
+    if (r == 0 && !p->offers)
+        r = take_message(&result, p->functions != NULL, message, &err);
+    call_back(client, p, r, r < 0 ? NULL : &result, r < 0 ? &err : NULL);
     arena_reset(&client->callback_arena);
 }
 

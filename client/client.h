@@ -9,6 +9,7 @@
 #include "proto/arena.h"
 #include "proto/buffer.h"
 #include "proto/envelope.h"
+#include "proto/frame.h"
 #include "proto/hl.pb-c.h"
 
 #define PENDING_BUCKETS 256u
@@ -18,9 +19,10 @@
 #define NSEC_PER_SEC 1000000000ull
 
 enum pending_kind {
-    PENDING_WAIT, /* a blocking function waits for it */
-    PENDING_CALL, /* submitted; cb is called */
-    PENDING_DROP, /* nobody waits any more; the response is thrown away */
+    PENDING_WAIT,  /* a blocking function waits for it */
+    PENDING_CALL,  /* submitted; cb is called */
+    PENDING_OFFER, /* an offer in force; cb is called at its end */
+    PENDING_DROP,  /* nobody waits any more; the response is thrown away */
 };
 
 /* A request without its response. stream is the call's id too. */
@@ -28,7 +30,16 @@ struct pending {
     struct pending *next;
     uint32_t stream;
     enum pending_kind kind;
-    /* PENDING_WAIT: what to decode, and what came of it. */
+    /* Of a stream on which hld sends host calls. */
+    const struct hl_host *functions; /* NULL: none are expected */
+    size_t nfunctions;
+    bool offers;          /* it is an offer's */
+    unsigned int hosting; /* callbacks of it that are running: it stays until they are over */
+    uint8_t *late;        /* the response that came meanwhile */
+    size_t late_len;
+    bool lost; /* … or the connection broke */
+    /* PENDING_WAIT: what to decode and where to, and what came of it. */
+    struct arena *arena;
     const ProtobufCMessageDescriptor *type;
     ProtobufCMessage *message;
     struct hl_client_error *err;
@@ -46,11 +57,16 @@ struct hl_client {
     bool in_callback;
     uint32_t next_stream; /* 0 when all are used up */
     struct buffer in, out;
-    struct arena arena;          /* what the last function handed out */
+    struct arena *arena; /* what the last function handed out; in a callback of a host
+                            function one of its own */
+    struct arena base_arena;
     struct arena callback_arena; /* what a callback is given */
     struct pending *buckets[PENDING_BUCKETS];
     struct pending *spare;
     size_t npending, ncalls;
+    struct host_event *events, **events_end; /* host calls, first come first */
+    unsigned int hosting;                    /* callbacks of host functions on the stack */
+    uint32_t depth; /* of calls that are made to answer a host call, else 0 */
     uint64_t spin_ns, timeout_ns;
     struct spin spin;
     struct hl_client_error failure; /* what broke the connection */
@@ -108,6 +124,21 @@ int request_decode(struct arena *arena, const struct envelope_response *response
 void call_complete(struct hl_client *client, struct pending *p,
                    const struct envelope_response *response);
 void accounting_copy(struct hl_accounting *out, const Hl__V1__Accounting *in);
+
+/* Takes p, whose end has come, out and calls back. code, result, err: as for hl_done_cb. */
+void call_back(struct hl_client *client, struct pending *p, int code,
+               const struct hl_result *result, const struct hl_client_error *err);
+
+/* ---- host.c ---- */
+
+/* A data frame on p's stream. Returns: 0; -EPROTO, -ENOMEM. */
+int host_take_data(struct hl_client *client, struct pending *p, const struct frame_header *header,
+                   const uint8_t *payload);
+/* Calls back for what host_take_data took; within a callback only for what belongs to stop. */
+void host_serve_events(struct hl_client *client, const struct pending *stop);
+/* A response to a stream whose callback is running. Returns: 0 or -ENOMEM. */
+int host_keep_response(struct pending *p, const uint8_t *payload, size_t len);
+void host_drop_events(struct hl_client *client);
 
 /* ---- images.c ---- */
 

@@ -14,6 +14,7 @@ libhlclientall_la_SOURCES = \
 	client/connection.c \
 	client/daemon.c \
 	client/failure.c \
+	client/host.c \
 	client/images.c \
 	client/pending.c \
 	client/request.c
@@ -100,6 +101,16 @@ tests_unit_test_client_broken_SOURCES = \
 tests_unit_test_client_broken_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_client_broken_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_unit_test_client_broken_LDADD = libhlclientall.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_client_host
+TESTS += tests/unit/test_client_host
+tests_unit_test_client_host_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_host.c
+tests_unit_test_client_host_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_host_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_host_LDADD = libhlclientall.la $(CHECK_LIBS)
 
 check_PROGRAMS += tests/unit/test_client_manage
 TESTS += tests/unit/test_client_manage

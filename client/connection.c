@@ -58,7 +58,8 @@ int hl_client_open(struct hl_client **out, int fd, struct hl_client_error *err)
     client->next_stream = 1;
     client->timeout_ns = DEFAULT_WAIT;
     client->spin_ns = DEFAULT_SPIN;
-    arena_init(&client->arena, ARENA_FIRST, ARENA_MAX);
+    arena_init(&client->base_arena, ARENA_FIRST, ARENA_MAX);
+    client->arena = &client->base_arena;
     arena_init(&client->callback_arena, ARENA_FIRST, ARENA_MAX);
     *out = client;
     return 0;
@@ -99,11 +100,12 @@ void hl_client_disconnect(struct hl_client *client)
         client->broken = -ECANCELED;
     failure_local(&reason, -ECANCELED, HL_STATUS_CANCELLED, "disconnected");
     pending_fail_all(client, &reason);
+    host_drop_events(client);
     close(client->fd);
     pending_fini(client);
     buffer_fini(&client->in);
     buffer_fini(&client->out);
-    arena_fini(&client->arena);
+    arena_fini(&client->base_arena);
     arena_fini(&client->callback_arena);
     free(client);
 }
@@ -117,6 +119,11 @@ void hl_client_set_spin(struct hl_client *client, uint64_t ns)
 void hl_client_set_timeout(struct hl_client *client, uint64_t ns)
 {
     client->timeout_ns = ns;
+}
+
+void hl_client_set_depth(struct hl_client *client, uint32_t depth)
+{
+    client->depth = depth;
 }
 
 int hl_client_fd(const struct hl_client *client)
@@ -174,19 +181,29 @@ static int dispatch(struct hl_client *client, const struct frame_header *header,
     struct envelope_response response;
     struct pending *p;
 
+    p = pending_find(client, header->stream);
+    if (header->type == FRAME_DATA && p) {
+        int r = host_take_data(client, p, header, payload);
+
+        return r < 0 ? client_break(client, r, "it sent data that is no host call") : 0;
+    }
     if (header->type != FRAME_RESPONSE)
         return client_break(client, -EPROTO, "it sent a frame that is no response");
-    p = pending_find(client, header->stream);
-    if (!p || p->done)
+    if (!p || (p->done && p->kind == PENDING_WAIT && !p->offers) || p->late)
         return client_break(client, -EPROTO, "it answered what was not asked");
     if (envelope_decode_response(&response, payload, header->length) < 0)
         return client_break(client, -EPROTO, "it sent a malformed response");
+    if ((p->hosting > 0 && p->kind != PENDING_WAIT) || (p->offers && p->done))
+        return host_keep_response(p, payload, header->length) < 0
+                   ? client_break(client, -ENOMEM, "out of memory")
+                   : 0;
     switch (p->kind) {
     case PENDING_WAIT:
-        p->code = request_decode(&client->arena, &response, p->type, &p->message, p->err);
+        p->code = request_decode(p->arena, &response, p->type, &p->message, p->err);
         p->done = true;
         return 0;
     case PENDING_CALL:
+    case PENDING_OFFER:
         call_complete(client, p, &response);
         return 0;
     case PENDING_DROP:
@@ -250,6 +267,7 @@ static int receive(struct hl_client *client, const struct pending *stop, int fla
         r = dispatch_all(client, &want);
         if (r < 0)
             return r;
+        host_serve_events(client, stop);
         flags = MSG_DONTWAIT;
     }
     return 0;
@@ -301,7 +319,10 @@ int client_wait(struct hl_client *client, const struct pending *p, uint64_t dead
 
 int hl_client_process(struct hl_client *client, struct hl_client_error *err)
 {
-    int r = request_begin(client, err);
+    int r = client->hosting > 0
+                ? failure_local(err, -EDEADLK, HL_STATUS_FAILED_PRECONDITION,
+                                "process cannot be called from a host function's callback")
+                : request_begin(client, err);
 
     if (r < 0)
         return r;

@@ -86,8 +86,8 @@ int hl_client_stats(struct hl_client *client, struct hl_stats *stats, struct hl_
     if (r < 0)
         return r;
     response = (const Hl__V1__StatsResponse *)message;
-    counters = arena_alloc(&client->arena, (response->n_counters + 1) * sizeof(*counters));
-    images = arena_alloc(&client->arena, (response->n_images + 1) * sizeof(*images));
+    counters = arena_alloc(client->arena, (response->n_counters + 1) * sizeof(*counters));
+    images = arena_alloc(client->arena, (response->n_images + 1) * sizeof(*images));
     if (!counters || !images)
         return failure_local(err, -ENOMEM, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
     for (size_t i = 0; i < response->n_counters; i++)

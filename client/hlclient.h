@@ -119,6 +119,74 @@ HL_PUBLIC int hl_client_submit(struct hl_client *client, const struct hl_call *c
  * faster. Returns: -ENOENT when no such call is running. */
 HL_PUBLIC int hl_client_cancel(struct hl_client *client, uint64_t id);
 
+/* ---- host functions: what a guest calls outward, as far as its image's policy allows ---- */
+
+/* A guest's call, for the time of its callback. */
+struct hl_host_call {
+    struct hl_client *client;
+    const char *image, *function;
+    const struct hl_value *args;
+    size_t nargs;
+    enum hl_type ret; /* what the image's policy says it returns */
+    uint32_t depth;   /* calls made on another client to answer it need hl_client_set_depth; those
+                         made   on this client within the callback are as deep by themselves */
+};
+
+/* Answers with hl_host_return or hl_host_fail; without either the function returned nothing. It may
+ * use any function of this client but hl_client_process and hl_client_disconnect, and so call
+ * functions that call back in turn. While it waits for those, callbacks of other calls wait for it:
+ * host calls of theirs, for they run one at a time, are not served, and hold their instances. What
+ * such a function hands out is valid until the callback's end at most. */
+typedef void (*hl_host_cb)(void *opaque, struct hl_host_call *call);
+
+struct hl_host {
+    const char *name;
+    const struct hl_signature *sig; /* arguments that do not fit are refused; NULL: takes any */
+    hl_host_cb cb;
+    void *opaque;
+};
+
+/* result: NULL or HL_TYPE_VOID for nothing; copied. Returns: 0; -EALREADY when it is answered;
+ * -EILSEQ, -EINVAL for what is no value; -EMSGSIZE for what no message holds; a negative errno once
+ * the connection is lost. */
+HL_PUBLIC int hl_host_return(struct hl_host_call *call, const struct hl_value *result);
+/* What the guest gets for an error. code: the function's own, with HL_STATUS_UNKNOWN. text: one
+ * line, or NULL. Returns: as hl_host_return. */
+HL_PUBLIC int hl_host_fail(struct hl_host_call *call, enum hl_status status, int32_t code,
+                           const char *text);
+
+/* As hl_client_invoke and hl_client_submit. functions, and what it points to, is borrowed until the
+ * call's end. */
+HL_PUBLIC int hl_client_invoke_with_host(struct hl_client *client, const struct hl_call *call,
+                                         const struct hl_host *functions, size_t count,
+                                         struct hl_result *result, struct hl_client_error *err);
+HL_PUBLIC int hl_client_submit_with_host(struct hl_client *client, const struct hl_call *call,
+                                         const struct hl_host *functions, size_t count,
+                                         hl_done_cb cb, void *opaque, uint64_t *id,
+                                         struct hl_client_error *err);
+
+/* Calls from now on are made to answer a host call of another client that said so; 0: to answer
+ * none. hld bounds how deep calls may be nested so. */
+HL_PUBLIC void hl_client_set_depth(struct hl_client *client, uint32_t depth);
+
+struct hl_offer {
+    const struct hl_host *functions; /* borrowed until the offer's end */
+    size_t nfunctions;
+    const char *image;   /* NULL: any whose policy has the function from a service */
+    uint32_t max_queue;  /* host calls that were not answered yet; 0: hld's default */
+    uint64_t timeout_ns; /* for an answer; 0: hld's default */
+};
+
+/* Provides host functions to calls of this client's uid, whoever makes them, and returns when that
+ * is in force; callbacks come from hl_client_process and from blocking functions. ended (may be
+ * NULL) comes once, when it is over: code 0 after hl_client_withdraw, else why. */
+HL_PUBLIC int hl_client_offer(struct hl_client *client, const struct hl_offer *offer,
+                              hl_done_cb ended, void *opaque, uint64_t *id,
+                              struct hl_client_error *err);
+/* Ends it; host calls that were not answered get UNAVAILABLE. Returns: -ENOENT when there is none.
+ */
+HL_PUBLIC int hl_client_withdraw(struct hl_client *client, uint64_t id);
+
 /* The descriptor to poll, and the events (POLLIN, POLLOUT) to wait for now. */
 HL_PUBLIC int hl_client_fd(const struct hl_client *client);
 HL_PUBLIC short hl_client_events(const struct hl_client *client);

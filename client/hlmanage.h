@@ -21,8 +21,9 @@ struct hl_limits { /* 0 asks for the daemon's default */
 struct hl_registration {
     const char *name;
     struct hl_limits limits;
-    bool is_private;       /* callable by the owner's uid alone */
-    const uint8_t *sha256; /* 32 bytes that the program must match, or NULL */
+    bool is_private;                   /* callable by the owner's uid alone */
+    const uint8_t *sha256;             /* 32 bytes that the program must match, or NULL */
+    const struct hl_host_policy *host; /* what its guest may call outward; NULL: nothing */
 };
 
 struct hl_function {
@@ -39,7 +40,8 @@ struct hl_image {
     struct hl_limits limits; /* in force */
     size_t nfunctions;       /* 0 in a list */
     const struct hl_function *functions;
-    size_t nlog; /* inspect alone: the image's latest log lines */
+    const struct hl_host_policy *host; /* in force; NULL in a list */
+    size_t nlog;                       /* inspect alone: the image's latest log lines */
     const char *const *log;
 };
 

@@ -12,6 +12,7 @@
 #include "base/value.h"
 #include "client/client.h"
 
+#include "proto/convert_policy.h"
 #include "proto/service.h"
 
 #define PIECE (1u << 20)
@@ -52,6 +53,24 @@ static int take_function(struct hl_function *out, const Hl__V1__Function *in)
     return 0;
 }
 
+static int take_policy(struct hl_client *client, struct hl_image *out, const Hl__V1__HostPolicy *in,
+                       struct hl_client_error *err)
+{
+    struct hl_host_policy *policy;
+    struct hl_error why = HL_ERROR_INIT;
+
+    if (!in)
+        return 0;
+    policy = arena_alloc(client->arena, sizeof(*policy));
+    if (!policy)
+        return out_of_memory(err);
+    if (policy_from_message(policy, in, &why) < 0)
+        return failure_local(err, -EPROTO, HL_STATUS_INTERNAL, "hld describes its policy: %s",
+                             why.text);
+    out->host = policy;
+    return 0;
+}
+
 static int take_image(struct hl_client *client, struct hl_image *out, const Hl__V1__Image *in,
                       struct hl_client_error *err)
 {
@@ -69,9 +88,11 @@ static int take_image(struct hl_client *client, struct hl_image *out, const Hl__
     limits_copy(&out->limits, in->limits);
     if (in->sha256.len == sizeof(out->sha256))
         memcpy(out->sha256, in->sha256.data, sizeof(out->sha256));
+    if (take_policy(client, out, in->host, err) < 0)
+        return -EPROTO;
     if (in->n_functions == 0)
         return 0;
-    functions = arena_alloc(&client->arena, in->n_functions * sizeof(*functions));
+    functions = arena_alloc(client->arena, in->n_functions * sizeof(*functions));
     if (!functions)
         return out_of_memory(err);
     for (size_t i = 0; i < in->n_functions; i++) {
@@ -93,7 +114,7 @@ static int hand_out(struct hl_client *client, const struct hl_image **out, const
 
     if (!in)
         return failure_local(err, -EPROTO, HL_STATUS_INTERNAL, "hld's answer holds no image");
-    image = arena_alloc(&client->arena, sizeof(*image));
+    image = arena_alloc(client->arena, sizeof(*image));
     if (!image)
         return out_of_memory(err);
     r = take_image(client, image, in, err);
@@ -123,7 +144,7 @@ static int upload(struct hl_client *client, uint64_t *upload_id, uint64_t offset
         return failure_local(err, -EPROTO, HL_STATUS_INTERNAL,
                              "hld received something else than was sent");
     *upload_id = response->upload_id;
-    arena_reset(&client->arena);
+    arena_reset(client->arena);
     return 0;
 }
 
@@ -132,6 +153,7 @@ static int finish(struct hl_client *client, const struct hl_registration *reg, u
 {
     Hl__V1__RegisterRequest request = HL__V1__REGISTER_REQUEST__INIT;
     Hl__V1__Limits limits = HL__V1__LIMITS__INIT;
+    struct policy_message host;
     ProtobufCMessage *message;
     int r;
 
@@ -147,11 +169,24 @@ static int finish(struct hl_client *client, const struct hl_registration *reg, u
     limits.max_instances = reg->limits.max_instances;
     limits.max_queue = reg->limits.max_queue;
     request.limits = &limits;
+    if (reg->host) {
+        policy_to_message(&host, reg->host);
+        request.host = &host.policy;
+    }
     r = request_simple(client, SERVICE_IMAGES, "Register", &request.base,
                        &hl__v1__register_response__descriptor, &message, err);
     if (r < 0 || !image)
         return r;
     return hand_out(client, image, ((const Hl__V1__RegisterResponse *)message)->image, err);
+}
+
+static int check_registration(const struct hl_registration *reg, struct hl_client_error *err)
+{
+    struct hl_error why = HL_ERROR_INIT;
+
+    if (reg->host && host_policy_check(reg->host, &why) < 0)
+        return failure_local(err, -EINVAL, HL_STATUS_INVALID_ARGUMENT, "%s", why.text);
+    return 0;
 }
 
 int hl_client_register(struct hl_client *client, const struct hl_registration *reg,
@@ -163,6 +198,8 @@ int hl_client_register(struct hl_client *client, const struct hl_registration *r
     int r;
 
     r = request_begin(client, err);
+    if (r == 0)
+        r = check_registration(reg, err);
     if (r < 0)
         return r;
     do {
@@ -202,6 +239,8 @@ int hl_client_register_fd(struct hl_client *client, const struct hl_registration
     int r;
 
     r = request_begin(client, err);
+    if (r == 0)
+        r = check_registration(reg, err);
     if (r < 0)
         return r;
     if (!piece)
@@ -253,7 +292,7 @@ int hl_client_list(struct hl_client *client, const char *after, uint32_t limit,
     if (r < 0)
         return r;
     response = (const Hl__V1__ListResponse *)message;
-    images = arena_alloc(&client->arena, (response->n_images + 1) * sizeof(*images));
+    images = arena_alloc(client->arena, (response->n_images + 1) * sizeof(*images));
     if (!images)
         return out_of_memory(err);
     for (size_t i = 0; i < response->n_images; i++) {

@@ -42,7 +42,7 @@ int pending_new(struct pending **out, struct hl_client *client, enum pending_kin
         p = malloc(sizeof(*p));
     if (!p)
         return failure_local(err, -ENOMEM, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
-    *p = (struct pending){.stream = client->next_stream, .kind = kind};
+    *p = (struct pending){.stream = client->next_stream, .kind = kind, .arena = client->arena};
     client->next_stream = p->stream == UINT32_MAX ? 0 : p->stream + 2;
     head = bucket(client, p->stream);
     p->next = *head;
@@ -86,8 +86,13 @@ void pending_fail_all(struct hl_client *client, const struct hl_client_error *re
                 at = &p->next;
                 continue;
             }
+            if (p->hosting > 0) { /* its callback goes first */
+                p->lost = true;
+                at = &p->next;
+                continue;
+            }
             pending_remove(client, p);
-            if (copy.kind != PENDING_CALL)
+            if (copy.kind == PENDING_DROP || !copy.cb)
                 continue;
             client->in_callback = true;
             copy.cb(copy.opaque, copy.stream, reason->code, NULL, reason);

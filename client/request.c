@@ -15,7 +15,7 @@ int request_begin(struct hl_client *client, struct hl_client_error *err)
     if (client->in_callback)
         return failure_local(err, -EDEADLK, HL_STATUS_FAILED_PRECONDITION,
                              "blocking functions cannot be called from a callback");
-    arena_reset(&client->arena);
+    arena_reset(client->arena);
     if (client->broken) {
         if (err)
             *err = client->failure;
@@ -33,6 +33,8 @@ int request_send(struct hl_client *client, struct pending *p, const char *servic
 
     if (client->out.len > OUT_MAX)
         r = -EAGAIN;
+    else if (p->functions)
+        r = envelope_encode_open(&client->out, p->stream, service, method, timeout, request);
     else
         r = envelope_encode_request(&client->out, p->stream, service, method, timeout, request);
     if (r == 0) {
