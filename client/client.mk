@@ -50,6 +50,8 @@ libhlctl_la_SOURCES = \
 	client/hlctl/bench_load.c \
 	client/hlctl/bench_samples.c \
 	client/hlctl/call.c \
+	client/hlctl/command.c \
+	client/hlctl/command.h \
 	client/hlctl/failure.c \
 	client/hlctl/hlctl.h \
 	client/hlctl/image.c \
@@ -60,6 +62,7 @@ libhlctl_la_SOURCES = \
 	client/hlctl/image_rm.c \
 	client/hlctl/info.c \
 	client/hlctl/json.h \
+	client/hlctl/offer.c \
 	client/hlctl/options.c \
 	client/hlctl/ping.c \
 	client/hlctl/stats.c \

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client/hlctl/arguments.h"
+#include "client/hlctl/command.h"
 #include "client/hlctl/json.h"
 #include "client/hlctl/value.h"
 
@@ -53,11 +54,18 @@ static int print_guest_error(const struct hlctl *ctl, const struct arguments *ar
     return EXIT_FAILED;
 }
 
-static int call(struct hlctl *ctl, const struct arguments *arguments)
+static int call(struct hlctl *ctl, const struct arguments *arguments,
+                const struct commands *commands)
 {
     struct hl_client_error err;
     struct hl_result result;
-    int r = hl_client_invoke(ctl->client, &arguments->call, &result, &err);
+    int r;
+
+    if (commands->count > 0)
+        r = hl_client_invoke_with_host(ctl->client, &arguments->call, commands->functions,
+                                       commands->count, &result, &err);
+    else
+        r = hl_client_invoke(ctl->client, &arguments->call, &result, &err);
 
     if (r < 0)
         return fail_with(ctl, &err);
@@ -69,15 +77,21 @@ static int call(struct hlctl *ctl, const struct arguments *arguments)
 static int run(struct hlctl *ctl)
 {
     struct arguments arguments = {0};
-    int r;
+    struct commands commands = {.one_call = true};
+    const char *text;
+    unsigned int cursor = 0;
+    int r = 0;
 
     if (option_get(ctl, "json"))
         ctl->json = true;
-    r = ctl_connect(ctl);
+    while (r == 0 && (text = option_next(ctl, "host", &cursor)))
+        r = commands_add(ctl, &commands, text);
+    if (r == 0)
+        r = ctl_connect(ctl);
     if (r == 0)
         r = arguments_take(ctl, &arguments, 0);
     if (r == 0)
-        r = call(ctl, &arguments);
+        r = call(ctl, &arguments, &commands);
     arguments_fini(&arguments);
     return r;
 }
@@ -86,15 +100,21 @@ const struct verb verb_call = {
     .name = "call",
     .arguments = "IMAGE FUNCTION [ARG...]",
     .summary = "Call a function",
-    .notes = "Arguments are read as the types that the function's signature says. For a string or "
-             "bytes,\n- is standard input, and a leading @ is written @@. -5 is an argument; "
-             "before one that\nlooks like an option put --. Strings and bytes are printed as they "
-             "are,\nbut on a terminal without control characters.\n",
+    .notes =
+        "Arguments are read as the types that the function's signature says. For a string or "
+        "bytes,\n- is standard input, and a leading @ is written @@. -5 is an argument; "
+        "before one that\nlooks like an option put --. Strings and bytes are printed as they "
+        "are,\nbut on a terminal without control characters.\n\nWith --host, what the function "
+        "calls outward under that name is answered by a command of the\nshell: its standard "
+        "input has the arguments as JSON, one a line, its standard output is the\nresult as "
+        "JSON; bytes are in base64. If it fails, the first line of its standard error is what "
+        "the\nfunction gets.\n",
     .min_args = 2,
     .max_args = 2 + 1000,
     .options =
         {
             {"deadline", "TIME", "stop the call after this, such as 10ms"},
+            {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
         },
     .run = run,

@@ -19,11 +19,13 @@ enum exit_code {
     EXIT_DEADLINE = 124,   /* as timeout(1) */
 };
 
-#define MAX_OPTIONS 12
+#define MAX_OPTIONS 16
+#define MAX_LISTED  64 /* values of options that may come several times */
 
 struct option {
     const char *name;  /* without the dashes */
-    const char *value; /* what it takes, for the help; NULL for nothing */
+    const char *value; /* what it takes, for the help; NULL for nothing; one that ends in "..." may
+                          come several times: option_next */
     const char *help;
 };
 
@@ -40,7 +42,7 @@ struct verb {
 };
 
 extern const struct verb verb_bench, verb_call, verb_image_add, verb_image_inspect, verb_image_ls,
-    verb_image_rm, verb_info, verb_ping, verb_stats;
+    verb_image_rm, verb_info, verb_offer, verb_ping, verb_stats;
 
 struct hlctl {
     const char *socket; /* NULL: the default */
@@ -49,6 +51,11 @@ struct hlctl {
     char **args;
     unsigned int nargs;
     const char *values[MAX_OPTIONS]; /* of the verb's options; "" for one that takes none */
+    struct {
+        int option;
+        const char *value;
+    } listed[MAX_LISTED];
+    unsigned int nlisted;
     struct hl_client *client;
 };
 
@@ -59,6 +66,10 @@ struct hlctl {
 int options_parse(struct hlctl *ctl, int argc, char **argv, char *text, size_t size);
 /* The value of an option of the verb, NULL when it was not given. */
 const char *option_get(const struct hlctl *ctl, const char *name);
+
+/* The values of one that may come several times, in order; *cursor is 0 at first. Returns: NULL
+ * after the last. */
+const char *option_next(const struct hlctl *ctl, const char *name, unsigned int *cursor);
 
 /* ---- failure.c ---- */
 

@@ -28,6 +28,24 @@ static json_t *json_function(const struct hl_function *function)
                      hl_type_name(function->sig.ret));
 }
 
+static json_t *json_host(const struct hl_host_policy *host)
+{
+    json_t *allow = json_array();
+
+    for (unsigned int i = 0; host && i < host->nfunctions; i++) {
+        char text[512];
+
+        hl_host_function_format(text, sizeof(text), &host->functions[i]);
+        json_array_append_new(allow, json_string(text));
+    }
+    if (!host)
+        return json_pack("{s:o}", "allow", allow);
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:b}", "allow", allow, "max_calls",
+                     (json_int_t)host->max_calls, "rate", (json_int_t)host->rate, "depth",
+                     (json_int_t)host->depth, "kv_size", (json_int_t)host->kv_size, "deterministic",
+                     (int)host->deterministic);
+}
+
 json_t *json_image(const struct hl_image *image)
 {
     json_t *functions = json_array();
@@ -39,12 +57,13 @@ json_t *json_image(const struct hl_image *image)
         json_array_append_new(functions, json_function(&image->functions[i]));
     for (size_t i = 0; i < image->nlog; i++)
         json_array_append_new(log, json_string(image->log[i]));
-    return json_pack(
-        "{s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:I, s:o}", "name", image->name, "sha256",
-        sha256, "size", (json_int_t)image->size, "owner_uid", (json_int_t)image->owner_uid,
-        "private", image->is_private, "registered_unix_ns", (json_int_t)image->registered_unix_ns,
-        "limits", json_limits(&image->limits), "functions", functions, "snapshot_bytes",
-        (json_int_t)image->snapshot_bytes, "start_ns", (json_int_t)image->start_ns, "log", log);
+    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:I, s:o, s:o}", "name",
+                     image->name, "sha256", sha256, "size", (json_int_t)image->size, "owner_uid",
+                     (json_int_t)image->owner_uid, "private", image->is_private,
+                     "registered_unix_ns", (json_int_t)image->registered_unix_ns, "limits",
+                     json_limits(&image->limits), "functions", functions, "snapshot_bytes",
+                     (json_int_t)image->snapshot_bytes, "start_ns", (json_int_t)image->start_ns,
+                     "log", log, "host", json_host(image->host));
 }
 
 void sha256_text(char out[65], const uint8_t sha256[32])
@@ -85,6 +104,25 @@ static void print_functions(const struct hl_image *image)
     }
 }
 
+static void print_host(const struct hl_host_policy *host)
+{
+    char size[32], calls[48] = "";
+
+    if (!host || (host->nfunctions == 0 && !host->deterministic))
+        return;
+    if (host->max_calls > 0)
+        snprintf(calls, sizeof(calls), ", %u in a call", host->max_calls);
+    printf("%-11s %u a second%s, %u deep, kv %s%s\n", "host calls", host->rate, calls, host->depth,
+           text_size(size, sizeof(size), host->kv_size),
+           host->deterministic ? ", deterministic" : "");
+    for (unsigned int i = 0; i < host->nfunctions; i++) {
+        char text[512];
+
+        hl_host_function_format(text, sizeof(text), &host->functions[i]);
+        printf("  %s\n", text);
+    }
+}
+
 void limits_print(const char *label, const struct hl_limits *limits)
 {
     char memory[32], deadline[32], io[32];
@@ -121,6 +159,7 @@ void image_print(const struct hl_image *image)
     limits_print("limits", &image->limits);
     printf("%-11s %s\n", "snapshot", text_size(text, sizeof(text), image->snapshot_bytes));
     printf("%-11s %s\n", "start-up", text_duration(text, sizeof(text), image->start_ns));
+    print_host(image->host);
     printf("functions\n");
     print_functions(image);
     if (image->nlog > 0)

@@ -50,11 +50,38 @@ static int take_options(struct hlctl *ctl, struct hl_registration *reg)
     return r;
 }
 
+/* What the guest may call outward. */
+static int take_policy(struct hlctl *ctl, struct hl_host_policy *host)
+{
+    const char *text;
+    unsigned int cursor = 0;
+    char why[128];
+    int r;
+
+    while ((text = option_next(ctl, "allow", &cursor))) {
+        if (host->nfunctions == HL_HOST_FUNCTIONS_MAX)
+            return fail_usage(ctl, "--allow: at most %d host functions", HL_HOST_FUNCTIONS_MAX);
+        if (hl_host_function_parse(&host->functions[host->nfunctions], text, why, sizeof(why)) < 0)
+            return fail_usage(ctl, "--allow: '%s': %s", text, why);
+        host->nfunctions++;
+    }
+    host->deterministic = option_get(ctl, "deterministic") != NULL;
+    r = take_count(ctl, "host-calls", &host->max_calls);
+    if (r == 0)
+        r = take_count(ctl, "host-rate", &host->rate);
+    if (r == 0)
+        r = take_count(ctl, "host-depth", &host->depth);
+    if (r == 0)
+        r = take_size(ctl, "kv-size", &host->kv_size);
+    return r;
+}
+
 static int run(struct hlctl *ctl)
 {
     const char *file = ctl->args[0];
     const char *slash = strrchr(file, '/');
-    struct hl_registration reg = {.name = option_get(ctl, "name")};
+    struct hl_host_policy host = {0};
+    struct hl_registration reg = {.name = option_get(ctl, "name"), .host = &host};
     const struct hl_image *image;
     struct hl_client_error err;
     _cleanup_close_ int fd = -1;
@@ -63,6 +90,8 @@ static int run(struct hlctl *ctl)
     if (!reg.name)
         reg.name = slash ? slash + 1 : file;
     r = take_options(ctl, &reg);
+    if (r == 0)
+        r = take_policy(ctl, &host);
     if (r != 0)
         return r;
     fd = open(file, O_RDONLY | O_CLOEXEC);
@@ -86,7 +115,10 @@ const struct verb verb_image_add = {
     .summary = "Register a guest program",
     .notes = "FILE is a static ELF program linked with libhlguest. Its start-up runs once now; "
              "every call\nbegins from where that ended. A name of yours that is taken switches to "
-             "the new program.\n",
+             "the new program.\n\nIt can call outward what --allow names, each time another "
+             "function, and nothing else. Providers\nare @client, whoever calls the image; "
+             "@service, whoever offers the name; and hld itself, for\nhl.time, "
+             "hl.time.monotonic, hl.random, hl.log, hl.kv.get, hl.kv.put and hl.kv.delete.\n",
     .min_args = 1,
     .max_args = 1,
     .options =
@@ -99,6 +131,12 @@ const struct verb verb_image_add = {
             {"queue", "N", "calls waiting at most"},
             {"io-size", "SIZE", "room for a call's arguments or result"},
             {"private", NULL, "only you may call it"},
+            {"allow", "FUNCTION...", "what it may call outward: 'name(types) -> type @provider'"},
+            {"host-calls", "N", "calls outward of one call at most"},
+            {"host-rate", "N", "calls outward a second at most"},
+            {"host-depth", "N", "how deep it may be called in calls outward"},
+            {"kv-size", "SIZE", "room for what hl.kv keeps"},
+            {"deterministic", NULL, "time and randomness are the same in every call"},
         },
     .run = run,
 };

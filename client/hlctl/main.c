@@ -15,7 +15,7 @@
 
 static const struct verb *const verbs[] = {
     &verb_call,  &verb_image_add, &verb_image_ls, &verb_image_inspect, &verb_image_rm,
-    &verb_bench, &verb_info,      &verb_stats,    &verb_ping,
+    &verb_offer, &verb_bench,     &verb_info,     &verb_stats,         &verb_ping,
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))

@@ -38,6 +38,26 @@ const char *option_get(const struct hlctl *ctl, const char *name)
     return i < 0 ? NULL : ctl->values[i];
 }
 
+static bool is_listed(const struct option *option)
+{
+    size_t len = option->value ? strlen(option->value) : 0;
+
+    return len > 3 && strcmp(option->value + len - 3, "...") == 0;
+}
+
+const char *option_next(const struct hlctl *ctl, const char *name, unsigned int *cursor)
+{
+    int i = find(ctl->verb, name, strlen(name));
+
+    while (*cursor < ctl->nlisted) {
+        unsigned int at = (*cursor)++;
+
+        if (ctl->listed[at].option == i)
+            return ctl->listed[at].value;
+    }
+    return NULL;
+}
+
 static int set_output(struct hlctl *ctl, const char *value, char *text, size_t size)
 {
     if (strcmp(value, "json") != 0 && strcmp(value, "table") != 0) {
@@ -76,6 +96,14 @@ static int take_option(struct hlctl *ctl, int argc, char **argv, int *i, char *t
     } else if (!takes && value) {
         snprintf(text, size, "option '%.*s' takes no value", (int)len, arg);
         return -1;
+    }
+    if (own >= 0 && !socket && !output && is_listed(&ctl->verb->options[own])) {
+        if (ctl->nlisted == MAX_LISTED) {
+            snprintf(text, size, "option '%.*s' comes too often", (int)len, arg);
+            return -1;
+        }
+        ctl->listed[ctl->nlisted].option = own;
+        ctl->listed[ctl->nlisted++].value = value;
     }
     if (output)
         return set_output(ctl, value, text, size);

@@ -107,6 +107,104 @@ char *value_json(const struct hl_value *value)
     return strdup(text_number(number, sizeof(number), value));
 }
 
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* In place. Returns: how many bytes, or -EINVAL. */
+static ssize_t base64_decode(char *text, size_t len)
+{
+    uint8_t *out = (uint8_t *)text;
+    size_t padding = 0, n = 0;
+
+    while (padding < 2 && len > 0 && text[len - 1] == '=') {
+        padding++;
+        len--;
+    }
+    if ((len + padding) % 4 != 0)
+        return -EINVAL;
+    for (size_t i = 0; i < len; i += 4) {
+        uint32_t group = 0;
+        size_t have = len - i < 4 ? len - i : 4;
+
+        for (size_t j = 0; j < 4; j++) {
+            int digit = j < have ? base64_digit(text[i + j]) : 0;
+
+            if (digit < 0)
+                return -EINVAL;
+            group = group << 6 | (uint32_t)digit;
+        }
+        for (size_t j = 0; j + 1 < have; j++)
+            out[n++] = (uint8_t)(group >> (16 - 8 * j));
+    }
+    return (ssize_t)n;
+}
+
+/* A JSON string, as a string, as bytes, or as the name of a number (NaN). */
+static int text_from_json(const json_t *json, enum hl_type type, struct hl_value *out,
+                          void **memory)
+{
+    size_t len = json_string_length(json);
+    char why[64];
+    ssize_t n;
+
+    if (type != HL_TYPE_STRING && type != HL_TYPE_BYTES)
+        return text_parse_value(json_string_value(json), type, out, why, sizeof(why)) < 0 ? -EINVAL
+                                                                                          : 0;
+    *memory = malloc(len + 1);
+    if (!*memory)
+        return -ENOMEM;
+    memcpy(*memory, json_string_value(json), len + 1);
+    n = type == HL_TYPE_BYTES ? base64_decode(*memory, len) : (ssize_t)len;
+    if (n < 0)
+        return -EINVAL;
+    out->type = type;
+    out->bytes.data = *memory;
+    out->bytes.len = (size_t)n;
+    return 0;
+}
+
+int value_from_json(const char *text, size_t len, enum hl_type type, struct hl_value *out,
+                    void **memory)
+{
+    char number[64], why[64];
+    json_t *json;
+    int r = -EINVAL;
+
+    *memory = NULL;
+    *out = (struct hl_value){.type = HL_TYPE_VOID};
+    while (len > 0 && strchr(" \t\r\n", text[len - 1]))
+        len--;
+    while (len > 0 && strchr(" \t\r\n", *text)) {
+        text++;
+        len--;
+    }
+    if (type == HL_TYPE_VOID)
+        return len == 0 || (len == 4 && memcmp(text, "null", 4) == 0) ? 0 : -EINVAL;
+    if (len == 0)
+        return -EINVAL;
+    if (*text == '"') {
+        json = json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        if (json_is_string(json))
+            r = text_from_json(json, type, out, memory);
+        json_decref(json);
+        return r;
+    }
+    /* A number is read as it is written: a u64 is none that the JSON library can hold. */
+    if (type == HL_TYPE_STRING || type == HL_TYPE_BYTES || len >= sizeof(number))
+        return -EINVAL;
+    memcpy(number, text, len);
+    number[len] = '\0';
+    return text_parse_value(number, type, out, why, sizeof(why)) < 0 ? -EINVAL : 0;
+}
+
 char *value_line(char *buf, size_t size, const char *text, size_t len)
 {
     if (len > size - 1)

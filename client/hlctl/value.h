@@ -12,6 +12,10 @@ int value_print(const struct hl_value *value, bool terminal);
 /* As JSON: bytes in base64, NaN and infinities as strings, void as null.
  * Returns: text for the caller to free, NULL without memory. */
 char *value_json(const struct hl_value *value);
+/* From JSON as value_json writes it. Strings and bytes are in *memory, the caller's to free (NULL
+ * otherwise). Returns: 0; -EINVAL for what is no such value; -ENOMEM. */
+int value_from_json(const char *json, size_t len, enum hl_type type, struct hl_value *out,
+                    void **memory);
 /* Text of others as one line that is safe on a terminal. Returns: buf. */
 char *value_line(char *buf, size_t size, const char *text, size_t len);
 

@@ -286,6 +286,69 @@ START_TEST(exit_codes)
 }
 END_TEST
 
+START_TEST(options_that_come_several_times)
+{
+    unsigned int cursor = 0;
+
+    ck_assert_int_eq(parse(&verb_call, "--host", "a=1", "echo", "--host=b=2", "f", NULL), 0);
+    ck_assert_str_eq(option_next(&ctl, "host", &cursor), "a=1");
+    ck_assert_str_eq(option_next(&ctl, "host", &cursor), "b=2");
+    ck_assert_ptr_null(option_next(&ctl, "host", &cursor));
+    ck_assert_uint_eq(ctl.nargs, 2);
+}
+END_TEST
+
+static const struct {
+    const char *json;
+    enum hl_type type;
+    const char *back; /* as value_json writes it; NULL: refused */
+} from_json[] = {
+    {"", HL_TYPE_VOID, "null"},
+    {" null\n", HL_TYPE_VOID, "null"},
+    {"1", HL_TYPE_VOID, NULL},
+    {"18446744073709551615\n", HL_TYPE_U64, "18446744073709551615"},
+    {"-1", HL_TYPE_U64, NULL},
+    {"-5", HL_TYPE_I32, "-5"},
+    {"2147483648", HL_TYPE_I32, NULL},
+    {"1.5", HL_TYPE_F64, "1.5"},
+    {"\"NaN\"", HL_TYPE_F64, "\"NaN\""},
+    {"true", HL_TYPE_BOOL, "true"},
+    {"\"a\\u0000b\"", HL_TYPE_STRING, "\"a\\u0000b\""},
+    {"text", HL_TYPE_STRING, NULL},
+    {"7", HL_TYPE_STRING, NULL},
+    {"\"\"", HL_TYPE_BYTES, "\"\""},
+    {"\"AA==\"", HL_TYPE_BYTES, "\"AA==\""},
+    {"\"AAECAw==\"", HL_TYPE_BYTES, "\"AAECAw==\""},
+    {"\"/+8=\"", HL_TYPE_BYTES, "\"/+8=\""},
+    {"\"AAE\"", HL_TYPE_BYTES, NULL},
+    {"\"A===\"", HL_TYPE_BYTES, NULL},
+    {"\"????\"", HL_TYPE_BYTES, NULL},
+    {"\"open", HL_TYPE_STRING, NULL},
+    {"[1]", HL_TYPE_U32, NULL},
+    {"1 2", HL_TYPE_U32, NULL},
+};
+
+START_TEST(values_from_json)
+{
+    struct hl_value value;
+    void *memory;
+    char *back;
+    int r = value_from_json(from_json[_i].json, strlen(from_json[_i].json), from_json[_i].type,
+                            &value, &memory);
+
+    if (!from_json[_i].back) {
+        ck_assert_int_eq(r, -EINVAL);
+    } else {
+        ck_assert_int_eq(r, 0);
+        ck_assert_int_eq(value.type, from_json[_i].type);
+        back = value_json(&value);
+        ck_assert_str_eq(back, from_json[_i].back);
+        free(back);
+    }
+    free(memory);
+}
+END_TEST
+
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 int main(void)
@@ -298,6 +361,8 @@ int main(void)
     tcase_add_test(tc, options_stand_anywhere);
     tcase_add_test(tc, numbers_and_dashes_are_arguments);
     tcase_add_test(tc, wrong_options);
+    tcase_add_test(tc, options_that_come_several_times);
+    tcase_add_loop_test(tc, values_from_json, 0, COUNT(from_json));
     tcase_add_loop_test(tc, sizes_are_read, 0, COUNT(sizes));
     tcase_add_loop_test(tc, times_are_read, 0, COUNT(times));
     tcase_add_loop_test(tc, values_are_read, 0, COUNT(values));
