@@ -4,10 +4,12 @@ EXTRA_DIST += \
 	tests/go/main.go \
 	tests/integration/client_test.c \
 	tests/integration/harness.py \
+	tests/integration/host_test.c \
 	tests/integration/run.py \
 	tests/integration/test_cli.py \
 	tests/integration/test_clients.py \
 	tests/integration/test_examples.py \
+	tests/integration/test_host.py \
 	tests/integration/test_hostile.py \
 	tests/integration/test_lifecycle.py \
 	tests/integration/test_limits.py \

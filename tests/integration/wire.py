@@ -13,6 +13,7 @@ import socket
 import struct
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
+REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4
 PAYLOAD_MAX = 4 << 20
 HEADER = struct.Struct(">IIBB")
 
@@ -103,12 +104,19 @@ class Schema:
             if token != "rpc":
                 continue
             method = next(tokens)
-            next(tokens)
-            request = next(tokens)
-            for _ in range(3):
-                next(tokens)
-            response = next(tokens)
+            request, response = self._message(tokens), None
+            for word in tokens:
+                if word == "returns":
+                    response = self._message(tokens)
+                    break
             self.methods[method] = (f"{self.package}.{service}", request, response)
+
+    @staticmethod
+    def _message(tokens):
+        """The name in "(Name)" or "(stream Name)"."""
+        next(tokens)
+        name = next(tokens)
+        return next(tokens) if name == "stream" else name
 
     def encode(self, name, message):
         known = {field.name: field for field in self.messages[name]}
@@ -298,6 +306,7 @@ class Connection:
             raise
         self.next_stream = 1
         self.answers = {}
+        self.streams = {}
 
     def __enter__(self):
         return self
@@ -340,12 +349,22 @@ class Connection:
         self.send(frame(request(service, method, HL.encode(kind, message), timeout_ns), stream))
         return stream
 
+    def receive_one(self):
+        """One frame, to where it belongs: an answer, or something for an open stream."""
+        got, kind, flags, payload = self.receive_frame()
+        if kind == RESPONSE:
+            self.answers[got] = payload
+        elif kind == DATA and got in self.streams:
+            self.streams[got].frames.append((flags, payload))
+        else:
+            raise ValueError(f"a frame of type {kind} from hld")
+
+    def open(self, method, message=None, timeout_ns=0):
+        return Stream(self, method, message, timeout_ns)
+
     def finish(self, stream, method):
         while stream not in self.answers:
-            got, kind, _, payload = self.receive_frame()
-            if kind != RESPONSE:
-                raise ValueError(f"a frame of type {kind} from hld")
-            self.answers[got] = payload
+            self.receive_one()
         response = ENVELOPE.decode("Response", self.answers.pop(stream))
         if response["status"] and response["status"]["code"]:
             raise StatusError(response["status"])
@@ -371,7 +390,15 @@ class Connection:
         response = self.finish_invoke(self.start_invoke(image, function, *args, deadline=deadline))
         return outcome(response)
 
-    def register(self, name, program, private=False, **limits):
+    def invoke_with_host(self, image, function, *args, deadline=None, call_id=0, depth=0):
+        """Returns: the stream; serve_host answers what comes on it."""
+        start = {"image": image, "function": function, "args": [value(arg) for arg in args]}
+        start.update({key: number for key, number in (("call_id", call_id), ("depth", depth))
+                      if number})
+        return self.open("InvokeWithHost", {"start": start},
+                         int(deadline * 1e9) if deadline else 0)
+
+    def register(self, name, program, private=False, host=None, **limits):
         upload, at, piece = 0, 0, 1 << 20
         while at < len(program) or not upload:
             answer = self.call("Upload", {"upload_id": upload, "offset": at,
@@ -380,7 +407,76 @@ class Connection:
         message = {"name": name, "upload_id": upload, "private": private}
         if limits:
             message["limits"] = limits
+        if host:
+            message["host"] = host
         return self.call("Register", message)["image"]
+
+
+class Stream:
+    """A stream as of ttrpc 1.2: the request opens it, data goes both ways, a response ends it."""
+
+    def __init__(self, connection, method, message, timeout_ns):
+        self.connection, self.method = connection, method
+        service, self.sends, self.receives = HL.methods[method]
+        self.id = connection.next_stream
+        connection.next_stream += 2
+        connection.streams[self.id] = self
+        self.frames = []
+        payload = HL.encode(self.sends, message) if message else b""
+        connection.send(frame(request(service, method, payload, timeout_ns), self.id,
+                              flags=REMOTE_OPEN))
+
+    def send(self, message, flags=0):
+        self.connection.send(frame(HL.encode(self.sends, message), self.id, DATA, flags))
+
+    def close(self):
+        self.connection.send(frame(b"", self.id, DATA, REMOTE_CLOSED | NO_DATA))
+
+    def receive(self):
+        """The next message, or what finish() gives at the stream's end."""
+        while not self.frames and self.id not in self.connection.answers:
+            self.connection.receive_one()
+        if self.frames:
+            return HL.decode(self.receives, self.frames.pop(0)[1])
+        del self.connection.streams[self.id]
+        return self.connection.finish(self.id, self.method)
+
+    def answer(self, call, result):
+        """result: a value as for value(), None, or a dict that is the HostError."""
+        reply = {"id": call["id"]}
+        if isinstance(result, dict):
+            reply["error"] = result
+        elif result is not None:
+            reply["result"] = value(result)
+        self.send({"answer": reply})
+
+    def serve(self, functions):
+        """Answers host calls by functions, a dict, until the call's end. Returns: its outcome."""
+        while True:
+            message = self.receive()
+            if "done" in message:
+                return outcome(message["done"])
+            call = message["call"]
+            arguments = [next(iter(arg.values())) for arg in call["args"]]
+            self.answer(call, functions[call["function"]](*arguments))
+
+
+PROVIDERS = {"client": 0, "service": 1, "builtin": 2}
+
+
+def host_function(name, params, ret="VOID", provider="client"):
+    types = HL.enums["Type"]
+    return {"name": name, "ret": types[ret], "params": [types[param] for param in params],
+            "provider": PROVIDERS[provider]}
+
+
+BUILTINS = [host_function("hl.time", [], "I64", "builtin"),
+            host_function("hl.time.monotonic", [], "I64", "builtin"),
+            host_function("hl.random", ["U32"], "BYTES", "builtin"),
+            host_function("hl.log", ["STRING"], "VOID", "builtin"),
+            host_function("hl.kv.get", ["STRING"], "BYTES", "builtin"),
+            host_function("hl.kv.put", ["STRING", "BYTES"], "VOID", "builtin"),
+            host_function("hl.kv.delete", ["STRING"], "BOOL", "builtin")]
 
 
 def outcome(response):
