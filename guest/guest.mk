@@ -68,7 +68,7 @@ $(GUEST_EXAMPLES): %: %.c $(GUEST_PROGRAM_DEPENDS)
 
 # Guests on real machines.
 GUEST_UNIT_TESTS = tests/unit/test_guests tests/unit/test_host_guests tests/unit/test_hostile \
-	tests/unit/test_library
+	tests/unit/test_library tests/unit/test_state
 check_PROGRAMS += $(GUEST_UNIT_TESTS)
 TESTS += $(GUEST_UNIT_TESTS)
 GUEST_UNIT_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
@@ -93,5 +93,8 @@ tests_unit_test_hostile_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_library_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_library.c
 tests_unit_test_library_CFLAGS = $(GUEST_UNIT_CFLAGS)
 tests_unit_test_library_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_state_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_state.c
+tests_unit_test_state_CFLAGS = $(GUEST_UNIT_CFLAGS)
+tests_unit_test_state_LDADD = libhv.la $(CHECK_LIBS)
 
 include tests/guests/guests.mk

@@ -164,6 +164,20 @@ struct hv_backend {
      * likewise. */
     int (*reset)(struct hv_machine *m, unsigned int skip, uint64_t *pages);
 
+    /* Memory stays, everything else becomes as after a reset: registers of the bound snapshot,
+     * vector registers in their initial state, no kick. Returns: 0; 1 or a negative errno when the
+     * machine can only be freed. */
+    int (*rewind)(struct hv_machine *m);
+
+    /* Calls written for each page written since the last collect, by the guest or mem_write or
+     * io_dirty: once, in any order, with others that were not written if that is cheaper to find
+     * out. The first one after bind or reset tells all that differs from the snapshot. Costs what
+     * was written where the hypervisor can tell. A machine that was collected from is not reset any
+     * more, but bound anew. Returns: 0, or a negative errno after which m can only be freed. NULL
+     * where there is no such thing. */
+    int (*collect)(struct hv_machine *m, void (*written)(void *opaque, uint64_t page),
+                   void *opaque);
+
     /* Compares the whole memory and register state with the bound snapshot, right after a reset.
      * Returns: 0 when equal; 1 with err naming the first difference. */
     int (*audit)(struct hv_machine *m, struct hl_error *err);

@@ -47,6 +47,11 @@ void guest_reset(struct guest *g)
 {
     space_reset(&g->space);
     world_reset(&g->world);
+    guest_continue(g);
+}
+
+void guest_continue(struct guest *g)
+{
     call_buffer_trim(&g->host_call.buffer, CALL_BUFFER_KEPT);
     g->fs_base = snapshot_regs(g->snap)->fs_base;
     g->failed = false;

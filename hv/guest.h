@@ -53,6 +53,14 @@ void guest_fini(struct guest *g);
 /* The machine was reset: everything of the last call goes, but its counters. */
 void guest_reset(struct guest *g);
 
+/* The machine was rewound: its memory stays, and so do the books of it. */
+void guest_continue(struct guest *g);
+
+/* hv/instance.c: the guest of an instance that has no call, or NULL; no call can follow. */
+struct guest *instance_at_rest(struct instance *inst);
+void instance_give_up(struct instance *inst);
+void instance_put_back(struct instance *inst); /* its next call is a first one again */
+
 /* Runs until something above must act, at most until until_ns. */
 enum guest_state guest_run(struct guest *g, uint64_t until_ns);
 

@@ -12,6 +12,10 @@ libhv_la_SOURCES += \
 	hv/build.c \
 	hv/call.c \
 	hv/call.h \
+	hv/checkpoint.c \
+	hv/checkpoint.h \
+	hv/checkpoint_internal.h \
+	hv/commit.c \
 	hv/fault.c \
 	hv/features.c \
 	hv/features.h \
@@ -24,6 +28,8 @@ libhv_la_SOURCES += \
 	hv/image_internal.h \
 	hv/instance.c \
 	hv/instance.h \
+	hv/page_tree.c \
+	hv/page_tree.h \
 	hv/snapshot.c \
 	hv/snapshot.h \
 	hv/snapshot_file.c \
@@ -92,6 +98,7 @@ libhvfake_la_SOURCES = \
 HV_UNIT_TESTS = \
 	tests/unit/test_backend \
 	tests/unit/test_call \
+	tests/unit/test_checkpoint \
 	tests/unit/test_host_call \
 	tests/unit/test_image \
 	tests/unit/test_instance \
@@ -107,6 +114,9 @@ tests_unit_test_backend_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_call_SOURCES = tests/unit/test_call.c
 tests_unit_test_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_call_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_checkpoint_SOURCES = tests/unit/test_checkpoint.c
+tests_unit_test_checkpoint_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_checkpoint_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_host_call_SOURCES = tests/unit/test_host_call.c
 tests_unit_test_host_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_host_call_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)

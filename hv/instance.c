@@ -336,6 +336,53 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
     return 0;
 }
 
+/* READY is to return once more, and its return address is no longer where it was taken from: the
+ * next function that was called from there has put its own in that place. */
+static int put_return_address(struct instance *inst)
+{
+    hl_gpa at = snapshot_regs(inst->snap)->rsp;
+    uint64_t size = snapshot_size(inst->snap);
+
+    if (at < HL_ABI_IO_ADDR || at > size - sizeof(uint64_t))
+        return 0; /* then there never was one */
+    return inst->hv->mem_write(inst->machine, at, snapshot_memory(inst->snap) + at,
+                               sizeof(uint64_t));
+}
+
+int instance_continue(struct instance *inst)
+{
+    int rc;
+
+    if (inst->phase != PHASE_DONE)
+        return inst->phase == PHASE_WARM ? 0 : 1;
+    rc = inst->hv->rewind(inst->machine);
+    if (rc == 0)
+        rc = put_return_address(inst);
+    if (rc != 0) {
+        inst->phase = PHASE_BROKEN;
+        return rc;
+    }
+    call_buffer_trim(&inst->buffer, CALL_BUFFER_KEPT);
+    guest_continue(&inst->guest);
+    inst->phase = PHASE_WARM;
+    return 0;
+}
+
+struct guest *instance_at_rest(struct instance *inst)
+{
+    return inst->phase == PHASE_WARM ? &inst->guest : NULL;
+}
+
+void instance_put_back(struct instance *inst)
+{
+    inst->fresh = true;
+}
+
+void instance_give_up(struct instance *inst)
+{
+    inst->phase = PHASE_BROKEN;
+}
+
 void instance_kick(struct instance *inst)
 {
     inst->hv->kick(inst->machine);

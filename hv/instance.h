@@ -146,6 +146,12 @@ const struct instance_counters *instance_counters(const struct instance *inst);
  * instance can only be freed. */
 int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl_error *err);
 
+/* After INSTANCE_DONE, in the place of a reset: the next call finds memory as this one left it, the
+ * I/O window included (behind the call that is written there), and all else as after a reset.
+ * hv/checkpoint.h has the ways back. Returns: 0; 1 when it can only be freed (its call failed or
+ * was not over); a negative errno likewise. */
+int instance_continue(struct instance *inst);
+
 /* For tests of the audit: parts of later resets to leave out, enum hv_reset_skip. */
 void instance_set_skip(struct instance *inst, unsigned int skip);
 

@@ -579,6 +579,8 @@ const struct hv_backend hv_backend_kvm = {
     .io_dirty = kvm_io_dirty,
     .protect = kvm_protect,
     .reset = kvm_reset,
+    .rewind = kvm_rewind,
+    .collect = kvm_collect,
     .audit = kvm_audit,
     .measure_entry = kvm_measure_entry,
 };

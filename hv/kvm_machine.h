@@ -116,6 +116,7 @@ struct hv_machine {
     struct kvm_sregs ready_sregs;
     struct hv_kick kick;
     bool tables_changed; /* by protect: not resettable, and no table comparison at the next bind */
+    bool collected;      /* hot no longer has all that differs from the snapshot: not resettable */
     bool debug_touched;  /* the trap flag was seen: DR6 may have changed */
 
     struct kvm_dirty_gfn *ring; /* hv/kvm_ring.c */
@@ -208,6 +209,8 @@ void kvm_hot_add(struct hv_machine *m, uint64_t page);
 void kvm_reset_registers(struct hv_machine *m);
 void kvm_host_wrote(struct hv_machine *m, hl_gpa addr, size_t len);
 int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages);
+int kvm_rewind(struct hv_machine *m);
+int kvm_collect(struct hv_machine *m, void (*written)(void *opaque, uint64_t page), void *opaque);
 
 /* kvm_audit.c */
 int kvm_flush_registers(struct hv_machine *m);

@@ -250,16 +250,11 @@ void kvm_reset_registers(struct hv_machine *m)
     }
 }
 
-int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
+/* All but memory. */
+static int reset_state(struct hv_machine *m, unsigned int skip)
 {
-    int r;
+    int r = 0;
 
-    *pages = 0;
-    if (!m->snap || m->tables_changed)
-        return 1;
-    r = reset_memory(m, skip, pages);
-    if (r < 0)
-        return r;
     if (!(skip & HV_SKIP_REGS)) {
         kvm_reset_registers(m);
         if (m->debug_touched)
@@ -272,6 +267,46 @@ int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
         r = kvm_clear_vectors(m);
     hv_kick_init(&m->kick, &m->run->immediate_exit);
     return r;
+}
+
+int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
+{
+    int r;
+
+    *pages = 0;
+    if (!m->snap || m->tables_changed || m->collected)
+        return 1;
+    r = reset_memory(m, skip, pages);
+    return r < 0 ? r : reset_state(m, skip);
+}
+
+int kvm_rewind(struct hv_machine *m)
+{
+    return m->snap ? reset_state(m, 0) : 1;
+}
+
+/* The hot set is what was written since it was emptied, and is emptied for the next time: to hear
+ * of a page again it has to be protected, which is a fault for the next call that writes it. So
+ * only machines that are asked pay for it. */
+int kvm_collect(struct hv_machine *m, void (*written)(void *opaque, uint64_t page), void *opaque)
+{
+    int r = m->snap ? kvm_ring_take(m, true) : -EINVAL;
+
+    if (r < 0)
+        return r;
+    m->collected = true;
+    for (size_t i = 0; i < sizeof(m->hot_words) / sizeof(m->hot_words[0]); i++)
+        for (uint64_t words = m->hot_words[i]; words; words &= words - 1) {
+            size_t word = i * 64 + (unsigned int)__builtin_ctzll(words);
+
+            for (uint64_t bits = m->hot[word]; bits; bits &= bits - 1)
+                written(opaque, word * 64 + (unsigned int)__builtin_ctzll(bits));
+        }
+    for (uint32_t i = 0; i < m->host_count; i++)
+        if (!kvm_bit(m->hot, m->host_pages[i]))
+            written(opaque, m->host_pages[i]);
+    host_forget(m);
+    return hot_forget(m);
 }
 
 /* Pages that calls of this image were seen to write: a private copy each before the first call
@@ -308,6 +343,7 @@ int kvm_reset_forget(struct hv_machine *m)
     int r;
 
     host_forget(m);
+    m->collected = false;
     m->retained = 0;
     m->hot_limit = HOT_LIMIT;
     r = kvm_ring_take(m, false);

@@ -521,6 +521,30 @@ static int process_reset(struct hv_machine *m, unsigned int skip, uint64_t *page
     return process_start(m, false, NULL);
 }
 
+/* The same process goes on: its handler waits for an answer, and START sets all registers. */
+static int process_rewind(struct hv_machine *m)
+{
+    if (m->state != PROCESS_WAITING && m->state != PROCESS_FRESH && m->state != PROCESS_STARTING)
+        return 1;
+    m->progress = false;
+    m->regs = *snapshot_regs(m->snap);
+    if (m->state == PROCESS_WAITING)
+        m->state = PROCESS_FRESH;
+    forget_kick(m);
+    return 0;
+}
+
+/* Nobody tells what the process writes. */
+static int process_collect(struct hv_machine *m, void (*written)(void *opaque, uint64_t page),
+                           void *opaque)
+{
+    uint64_t end = m->snap ? snapshot_size(m->snap) / PAGE : 0;
+
+    for (uint64_t page = HL_ABI_IO_ADDR / PAGE; page < end; page++)
+        written(opaque, page);
+    return 0;
+}
+
 const struct hv_backend hv_backend_process = {
     .name = "process",
     .single_file = true,
@@ -542,6 +566,8 @@ const struct hv_backend hv_backend_process = {
     .io_dirty = process_io_dirty,
     .protect = process_protect,
     .reset = process_reset,
+    .rewind = process_rewind,
+    .collect = process_collect,
     .audit = process_audit,
     .measure_entry = process_measure_entry,
 };

@@ -221,7 +221,8 @@ static struct snapshot *new_snapshot(uint64_t size, uint64_t io_size, const stru
     snap->npages = size / PAGE;
     snap->regs = *regs;
     snap->linux_state = *linux_state;
-    snap->extents = calloc(SNAPSHOT_EXTENTS_MAX + SNAPSHOT_LOW_EXTENTS_MAX, sizeof(*snap->extents));
+    snap->extents =
+        calloc(2 * SNAPSHOT_EXTENTS_MAX + 2 * SNAPSHOT_LOW_EXTENTS_MAX, sizeof(*snap->extents));
     snap->hot = calloc(snap->npages / 64 + 1, sizeof(*snap->hot));
     if (!snap->extents || !snap->hot) {
         snapshot_unref(snap);
@@ -269,6 +270,16 @@ int snapshot_draft_seal(struct snapshot **out, struct snapshot_draft *draft, str
     return 0;
 }
 
+/* Its extents, without those of the machine's own. Ours follow and are mapped over them. */
+static void add_root(struct snapshot *snap, struct snapshot *root)
+{
+    snap->root = snapshot_ref(root);
+    for (size_t i = 0; i < root->nextents; i++) {
+        if (root->extents[i].start >= HL_ABI_IO_ADDR)
+            snap->extents[snap->nextents++] = root->extents[i];
+    }
+}
+
 int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snapshot_parts *parts,
                   struct hl_error *err)
 {
@@ -283,6 +294,8 @@ int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snap
         snap->prot = HL_STEAL(*parts->prot);
         snap->used = HL_STEAL(*parts->used);
         snapshot_set_clock(snap, parts->ready_ns);
+        if (parts->root)
+            add_root(snap, parts->root);
         for (size_t i = 0; i < parts->nextents; i++) {
             snap->extents[snap->nextents++] = parts->extents[i];
             snap->resident += parts->extents[i].len;
@@ -331,7 +344,18 @@ void snapshot_unref(struct snapshot *snap)
     free(snap->used);
     free(snap->extents);
     free(snap->hot);
+    snapshot_unref(snap->root);
     free(snap);
+}
+
+struct snapshot *snapshot_root(const struct snapshot *snap)
+{
+    return snap->root;
+}
+
+bool snapshot_is_shared(const struct snapshot *snap)
+{
+    return atomic_load_explicit(&snap->refs, memory_order_acquire) > 1;
 }
 
 int snapshot_memfd(const struct snapshot *snap)

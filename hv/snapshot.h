@@ -13,6 +13,7 @@
  * (snapshot_load); running that one up to its READY gives the one that calls start from.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,6 +60,12 @@ struct linux_state {
 int snapshot_build(struct snapshot **out, const struct hv_backend *hv, struct hv_host *host,
                    const struct image *img, const struct snapshot_options *options,
                    struct hl_error *err);
+
+/* What it lies over, or NULL: the snapshot that it shares pages with (hv/snapshot_file.h). */
+struct snapshot *snapshot_root(const struct snapshot *snap);
+
+/* Whether there are other references than the caller's. */
+bool snapshot_is_shared(const struct snapshot *snap);
 
 struct snapshot *snapshot_ref(struct snapshot *snap); /* any thread */
 void snapshot_unref(struct snapshot *snap);           /* any thread; NULL is allowed */

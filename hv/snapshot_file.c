@@ -228,11 +228,12 @@ static bool add_run(struct snapshot_file_run *runs, uint32_t *count, uint32_t va
 }
 
 /* Fills everything but data_offset. Returns: 0, -EOPNOTSUPP. */
-static int describe(struct file_head *head, const struct snapshot *snap, struct hl_error *err)
+static int describe(struct file_head *head, const struct snapshot_source *snap,
+                    struct hl_error *err)
 {
     struct snapshot_file_header *header = &head->header;
     const struct linux_state *at = &snap->linux_state;
-    const struct pages pages = {snap->prot, snap->used, snap->npages};
+    const struct pages pages = {(uint8_t *)snap->prot, (uint64_t *)snap->used, snap->npages};
 
     header->memory_size = snap->size;
     header->io_size = snap->io_size;
@@ -280,7 +281,18 @@ static int write_at(int fd, const void *data, size_t len, uint64_t at)
     return 0;
 }
 
-static int write_all(int fd, const struct file_head *head, const struct snapshot *snap)
+static int write_pages(int fd, const struct snapshot_source *source,
+                       const struct snapshot_file_extent *extent, uint64_t at)
+{
+    int rc = 0;
+
+    for (uint64_t done = 0; rc == 0 && done < extent->len; done += PAGE)
+        rc = write_at(fd, source->page(source->opaque, (extent->start + done) / PAGE), PAGE,
+                      at + done);
+    return rc;
+}
+
+static int write_all(int fd, const struct file_head *head, const struct snapshot_source *source)
 {
     const struct snapshot_file_header *header = &head->header;
     uint64_t at = sizeof(*header), data = header->data_offset;
@@ -295,7 +307,7 @@ static int write_all(int fd, const struct file_head *head, const struct snapshot
     if (rc == 0)
         rc = write_at(fd, head->used, header->nused * sizeof(head->used[0]), at + extents + prot);
     for (uint32_t i = 0; rc == 0 && i < header->nextents; i++) {
-        rc = write_at(fd, snap->memory + head->extents[i].start, head->extents[i].len, data);
+        rc = write_pages(fd, source, &head->extents[i], data);
         data += head->extents[i].len;
     }
     if (rc == 0 && data == header->data_offset) /* no pages at all: the padding is a hole */
@@ -303,12 +315,12 @@ static int write_all(int fd, const struct file_head *head, const struct snapshot
     return rc;
 }
 
-int snapshot_file_write(int *fd, uint64_t *size, const struct snapshot *snap,
-                        const struct hv_backend *hv, const struct snapshot_key *key,
-                        struct hl_error *err)
+int snapshot_source_write(int *fd, uint64_t *size, const struct snapshot_source *snap,
+                          const struct hv_backend *hv, const struct snapshot_key *key,
+                          struct hl_error *err)
 {
     _cleanup_free_ struct file_head *head = calloc(1, sizeof(*head));
-    const struct pages pages = {snap->prot, snap->used, snap->npages};
+    const struct pages pages = {(uint8_t *)snap->prot, (uint64_t *)snap->used, snap->npages};
     _cleanup_close_ int made = -1;
     uint64_t total;
     int rc;
@@ -335,6 +347,37 @@ int snapshot_file_write(int *fd, uint64_t *size, const struct snapshot *snap,
     *fd = hl_steal_fd(&made);
     *size = total;
     return 0;
+}
+
+static const uint8_t *page_of(void *opaque, uint64_t page)
+{
+    const struct snapshot *snap = opaque;
+
+    return snap->memory + page * PAGE;
+}
+
+int snapshot_file_write(int *fd, uint64_t *size, const struct snapshot *snap,
+                        const struct hv_backend *hv, const struct snapshot_key *key,
+                        struct hl_error *err)
+{
+    const struct snapshot_source source = {
+        .size = snap->size,
+        .io_size = snap->io_size,
+        .ready_ns = snap->ready_ns,
+        .regs = snap->regs,
+        .linux_state = snap->linux_state,
+        .prot = snap->prot,
+        .used = snap->used,
+        .npages = snap->npages,
+        .extents = snap->extents,
+        .nextents = snap->nextents,
+        .page = page_of,
+        .opaque = (void *)snap,
+    };
+
+    if (snap->root)
+        return hl_error_set(err, -EOPNOTSUPP, "a snapshot over another one");
+    return snapshot_source_write(fd, size, &source, hv, key, err);
 }
 
 /* --- loading --------------------------------------------------------------------------------- */
@@ -461,10 +504,19 @@ static int make_low(struct snapshot_draft *draft, const struct pages *pages,
     return hv->populate(host, draft->memory, pages->prot, pages->npages, err);
 }
 
+static void copy_extent(struct snapshot_draft *draft, const struct snapshot *root,
+                        const struct snapshot_extent *extent, hl_gpa from)
+{
+    hl_gpa start = extent->start > from ? extent->start : from;
+
+    memcpy(draft->memory + start, root->memory + start, extent->start + extent->len - start);
+}
+
 /* Everything in one memory file at its own address, for a backend that needs it so. */
 static int load_copied(struct snapshot **out, int fd, const struct file_head *head,
-                       struct pages *pages, const struct hv_backend *hv, struct hv_host *host,
-                       const struct snapshot_options *options, struct hl_error *err)
+                       struct pages *pages, struct snapshot *root, const struct hv_backend *hv,
+                       struct hv_host *host, const struct snapshot_options *options,
+                       struct hl_error *err)
 {
     _cleanup_(snapshot_draft_fini) struct snapshot_draft draft = SNAPSHOT_DRAFT_INIT;
     const struct snapshot_file_header *header = &head->header;
@@ -473,6 +525,9 @@ static int load_copied(struct snapshot **out, int fd, const struct file_head *he
 
     if (rc == 0)
         rc = make_low(&draft, pages, hv, host, options, err);
+    for (size_t i = 0; rc == 0 && root && i < root->nextents; i++)
+        if (root->extents[i].start + root->extents[i].len > header->linux_state.program_start)
+            copy_extent(&draft, root, &root->extents[i], header->linux_state.program_start);
     for (uint32_t i = 0; rc == 0 && i < header->nextents; i++) {
         rc = read_at(fd, draft.memory + head->extents[i].start, head->extents[i].len, at);
         at += head->extents[i].len;
@@ -484,14 +539,17 @@ static int load_copied(struct snapshot **out, int fd, const struct file_head *he
     memcpy(draft.prot, pages->prot, pages->npages);
     memcpy(draft.used, pages->used, (pages->npages / 64 + 1) * sizeof(uint64_t));
     rc = snapshot_draft_seal(out, &draft, err);
-    if (rc == 0)
+    if (rc == 0) {
         snapshot_set_clock(*out, header->ready_ns);
+        (*out)->root = root ? snapshot_ref(root) : NULL;
+    }
     return rc;
 }
 
 static int load_mapped(struct snapshot **out, int fd, const struct file_head *head,
-                       struct pages *pages, const struct hv_backend *hv, struct hv_host *host,
-                       const struct snapshot_options *options, struct hl_error *err)
+                       struct pages *pages, struct snapshot *root, const struct hv_backend *hv,
+                       struct hv_host *host, const struct snapshot_options *options,
+                       struct hl_error *err)
 {
     _cleanup_(snapshot_draft_fini) struct snapshot_draft low = SNAPSHOT_DRAFT_INIT;
     const struct snapshot_file_header *header = &head->header;
@@ -503,6 +561,7 @@ static int load_mapped(struct snapshot **out, int fd, const struct file_head *he
         .ready_ns = header->ready_ns,
         .prot = &pages->prot,
         .used = &pages->used,
+        .root = root,
     };
     uint64_t at = header->data_offset;
     int rc = snapshot_draft_init(&low, HL_ABI_IO_ADDR, header->io_size, err);
@@ -531,6 +590,14 @@ int snapshot_file_load(struct snapshot **out, int fd, const struct hv_backend *h
                        const struct snapshot_options *options, const struct snapshot_key *key,
                        struct hl_error *err)
 {
+    return snapshot_file_load_over(out, fd, NULL, hv, host, img, options, key, err);
+}
+
+int snapshot_file_load_over(struct snapshot **out, int fd, struct snapshot *root,
+                            const struct hv_backend *hv, struct hv_host *host,
+                            const struct image *img, const struct snapshot_options *options,
+                            const struct snapshot_key *key, struct hl_error *err)
+{
     _cleanup_free_ struct file_head *head = calloc(1, sizeof(*head));
     _cleanup_(pages_fini) struct pages pages = {0};
     struct linux_state expected = {0};
@@ -540,6 +607,9 @@ int snapshot_file_load(struct snapshot **out, int fd, const struct hv_backend *h
     *out = NULL;
     if (!head)
         return -ENOMEM;
+    if (root &&
+        (root->root || root->size != options->memory_size || root->io_size != options->io_size))
+        return broken(err, "it is not one of what it lies over");
     rc = check_file(fd, &size, err);
     if (rc == 0)
         rc = read_at(fd, &head->header, sizeof(head->header), 0);
@@ -556,6 +626,6 @@ int snapshot_file_load(struct snapshot **out, int fd, const struct hv_backend *h
     if (rc < 0)
         return rc;
     if (hv->single_file)
-        return load_copied(out, fd, head, &pages, hv, host, options, err);
-    return load_mapped(out, fd, head, &pages, hv, host, options, err);
+        return load_copied(out, fd, head, &pages, root, hv, host, options, err);
+    return load_mapped(out, fd, head, &pages, root, hv, host, options, err);
 }

@@ -46,6 +46,13 @@ int snapshot_file_write(int *fd, uint64_t *size, const struct snapshot *snap,
                         const struct hv_backend *hv, const struct snapshot_key *key,
                         struct hl_error *err);
 
+/* The same for a file that has only pages that differ from root's, a snapshot of the same program
+ * and size, which the new one refers to and shares memory with. root NULL: as below. */
+int snapshot_file_load_over(struct snapshot **out, int fd, struct snapshot *root,
+                            const struct hv_backend *hv, struct hv_host *host,
+                            const struct image *img, const struct snapshot_options *options,
+                            const struct snapshot_key *key, struct hl_error *err);
+
 /* fd: a memory file, borrowed; it must be sealed against writing, shrinking and growing. The
  * snapshot may keep a reference to it and use its pages as they are. options: memory_size, io_size.
  * Returns: 0; -ESTALE for the snapshot of another program, host, version or size; -EBADMSG with the

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "hv/snapshot.h"
+#include "hv/snapshot_file.h"
 
 #define HV_MEMORY_MAX (1ull << 30)
 
@@ -36,6 +37,7 @@ struct snapshot {
     uint64_t *used;    /* anonymous mappings, bit n of word n / 64: page n */
     uint64_t *hot;
     uint64_t clock_ahead;
+    struct snapshot *root; /* whose pages stand where this one has none of its own; or NULL */
 };
 
 struct snapshot_draft {
@@ -73,12 +75,32 @@ struct snapshot_parts {
     uint64_t **used;                                      /* likewise */
     struct snapshot_extent extents[SNAPSHOT_EXTENTS_MAX]; /* in fd, above HL_ABI_IO_ADDR */
     size_t nextents;
+    struct snapshot *root; /* NULL, or what the extents lie over; it is referred to */
 };
 
 /* A snapshot of a low part, HL_ABI_IO_ADDR bytes of draft, which is taken, and the rest in a file
  * that is used as it is. */
 int snapshot_join(struct snapshot **out, struct snapshot_draft *low, struct snapshot_parts *parts,
                   struct hl_error *err);
+
+/* What a file is written from. */
+struct snapshot_source {
+    uint64_t size, io_size, ready_ns;
+    struct hv_regs regs;
+    struct linux_state linux_state;
+    const uint8_t *prot;
+    const uint64_t *used;
+    size_t npages;
+    const struct snapshot_extent *extents; /* in order */
+    size_t nextents;
+    const uint8_t *(*page)(void *opaque, uint64_t page); /* of an extent: its bytes */
+    void *opaque;
+};
+
+/* As snapshot_file_write. */
+int snapshot_source_write(int *fd, uint64_t *size, const struct snapshot_source *source,
+                          const struct hv_backend *hv, const struct snapshot_key *key,
+                          struct hl_error *err);
 
 /* snap was taken when its guest's monotonic clock stood at ready_ns, on whatever machine. */
 void snapshot_set_clock(struct snapshot *snap, uint64_t ready_ns);

@@ -44,6 +44,7 @@ void space_init(struct space *s, const struct hv_backend *hv, struct hv_machine 
 void space_reset(struct space *s)
 {
     space_fini(s);
+    s->changes = 0;
     s->brk = s->brk_high = snapshot_linux(s->snap)->brk;
     s->settle_at = s->settle_end = 0;
 }
@@ -97,10 +98,12 @@ static bool any_used(const struct space *s, hl_gpa start, hl_gpa end)
     return false;
 }
 
+/* Before any of them changes. */
 static int own_bits(struct space *s)
 {
     size_t words = s->snap->npages / 64 + 1;
 
+    s->changes++;
     if (s->used)
         return 0;
     s->used = calloc(2 * words, sizeof(*s->used));
@@ -143,6 +146,7 @@ int space_settle(struct space *s, uint64_t until_ns)
         if (rc < 0)
             return rc;
         put_bits(s->stale, s->settle_at, s->settle_at + len, false);
+        s->changes++;
         s->settle_at += len;
         if (s->settle_at < s->settle_end && hv_now_ns() >= until_ns)
             return 1;
@@ -167,17 +171,25 @@ bool space_allows(const struct space *s, hl_gpa addr, uint64_t len, bool write)
     return true;
 }
 
+static int own_prot(struct space *s)
+{
+    s->changes++;
+    if (s->prot)
+        return 0;
+    s->prot = malloc(s->snap->npages);
+    if (!s->prot)
+        return -ENOMEM;
+    memcpy(s->prot, s->snap->prot, s->snap->npages);
+    return 0;
+}
+
 /* Changes the permissions of whole pages, in the machine and in the books. */
 static int apply(struct space *s, hl_gpa start, hl_gpa end, unsigned int prot)
 {
-    int rc;
+    int rc = own_prot(s);
 
-    if (!s->prot) {
-        s->prot = malloc(s->snap->npages);
-        if (!s->prot)
-            return -ENOMEM;
-        memcpy(s->prot, s->snap->prot, s->snap->npages);
-    }
+    if (rc < 0)
+        return rc;
     rc = s->hv->protect(s->machine, start, end - start, (enum hv_prot)prot);
     if (rc < 0)
         return rc == -ENOMEM ? rc : -EIO;
@@ -393,5 +405,82 @@ int64_t space_madvise(struct space *s, uint64_t addr, uint64_t len, uint64_t adv
         return rc;
     put_bits(s->stale, addr, end, true);
     settle_later(s, addr, end);
+    return 0;
+}
+
+/* --- the books as a whole ------------------------------------------------------------------- */
+
+const uint8_t *space_book(const struct space *s, unsigned int book, bool first, size_t *size)
+{
+    *size = s->snap->npages;
+    if (book == SPACE_BOOK_PROT)
+        return first ? s->snap->prot : space_prot(s);
+    *size = (s->snap->npages / 64 + 1) * sizeof(uint64_t);
+    if (book == SPACE_BOOK_USED)
+        return (const uint8_t *)(first ? s->snap->used : space_used(s));
+    return first ? NULL : (const uint8_t *)s->stale;
+}
+
+struct space_marks space_marks(const struct space *s)
+{
+    return (struct space_marks){.brk = s->brk, .brk_high = s->brk_high};
+}
+
+struct space_marks space_first_marks(const struct space *s)
+{
+    hl_gpa brk = snapshot_linux(s->snap)->brk;
+
+    return (struct space_marks){.brk = brk, .brk_high = brk};
+}
+
+/* The machine's permissions, where they are not as wanted, in runs of pages. */
+static int restore_prot(struct space *s, const uint8_t *wanted)
+{
+    const uint8_t *prot = space_prot(s);
+    size_t npages = s->snap->npages;
+    unsigned int own = (unsigned int)SPACE_WAS_WRITABLE;
+
+    for (size_t page = 0; page < npages;) {
+        size_t first = page++;
+        unsigned int want = wanted[first] & ~own;
+        int rc;
+
+        if ((prot[first] & ~own) == want)
+            continue;
+        while (page < npages && (wanted[page] & ~own) == want && (prot[page] & ~own) != want)
+            page++;
+        rc = s->hv->protect(s->machine, first * PAGE, (page - first) * PAGE, (enum hv_prot)want);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+void space_set_marks(struct space *s, const struct space_marks *marks)
+{
+    s->brk = marks->brk;
+    s->brk_high = marks->brk_high;
+    s->settle_at = s->settle_end = 0;
+}
+
+int space_restore(struct space *s, uint8_t *const books[SPACE_BOOKS])
+{
+    size_t size;
+    int rc;
+
+    if (memcmp(books[SPACE_BOOK_PROT], space_prot(s), s->snap->npages) != 0) {
+        rc = own_prot(s);
+        if (rc == 0)
+            rc = restore_prot(s, books[SPACE_BOOK_PROT]);
+        if (rc < 0)
+            return rc;
+        memcpy(s->prot, books[SPACE_BOOK_PROT], s->snap->npages);
+    }
+    space_book(s, SPACE_BOOK_USED, true, &size);
+    rc = own_bits(s);
+    if (rc < 0)
+        return rc;
+    memcpy(s->used, books[SPACE_BOOK_USED], size);
+    memcpy(s->stale, books[SPACE_BOOK_STALE], size);
     return 0;
 }

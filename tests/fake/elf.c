@@ -143,6 +143,7 @@ uint8_t *fake_elf_new(size_t *len)
         FAKE_FUNCTION("log", HL_ABI_VOID, 1, HL_ABI_STRING),
         FAKE_FUNCTION("print", HL_ABI_VOID, 1, HL_ABI_BYTES),
         FAKE_FUNCTION("dirty", HL_ABI_VOID, 1, HL_ABI_U32),
+        FAKE_FUNCTION("keep", HL_ABI_U32, 1, HL_ABI_U32),
         FAKE_FUNCTION("delay", HL_ABI_VOID, 1, HL_ABI_U32),
         FAKE_FUNCTION("spin", HL_ABI_VOID, 0, 0),
         FAKE_FUNCTION("syscalls", HL_ABI_VOID, 0, 0),

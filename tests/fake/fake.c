@@ -157,11 +157,12 @@ static int machine_new(struct hv_machine **out, struct hv_host *host, uint64_t s
     m->by_guest = calloc(words, sizeof(uint64_t));
     m->by_host = calloc(words, sizeof(uint64_t));
     m->ever = calloc(words, sizeof(uint64_t));
+    m->since = calloc(words, sizeof(uint64_t));
     m->memory = mmap(NULL, slot_size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (m->memory == MAP_FAILED)
         m->memory = NULL;
-    if (!m->memory || !m->prot || !m->by_guest || !m->by_host || !m->ever) {
+    if (!m->memory || !m->prot || !m->by_guest || !m->by_host || !m->ever || !m->since) {
         machine_free(m);
         return -ENOMEM;
     }
@@ -182,6 +183,7 @@ static void machine_free(struct hv_machine *m)
     free(m->by_guest);
     free(m->by_host);
     free(m->ever);
+    free(m->since);
     free(m);
     atomic_fetch_sub(&machines, 1);
 }
@@ -218,6 +220,7 @@ static int bind_snapshot(struct hv_machine *m, struct snapshot *snap, struct hl_
     memset(m->by_guest, 0, words * sizeof(uint64_t));
     memset(m->by_host, 0, words * sizeof(uint64_t));
     memset(m->ever, 0, words * sizeof(uint64_t));
+    memset(m->since, 0, words * sizeof(uint64_t));
     m->prot_changed = false;
     set_registers(m);
     return 0;
@@ -243,6 +246,7 @@ static void mark(struct hv_machine *m, uint64_t *bits, hl_gpa addr, size_t len)
     for (uint64_t page = addr / PAGE; page <= (addr + len - 1) / PAGE; page++) {
         bits[page / 64] |= 1ull << (page % 64);
         m->ever[page / 64] |= 1ull << (page % 64);
+        m->since[page / 64] |= 1ull << (page % 64);
     }
 }
 
@@ -384,6 +388,33 @@ static int reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
     return 0;
 }
 
+static int rewind_registers(struct hv_machine *m)
+{
+    int code = enter(FAKE_REWIND);
+
+    if (code != 0)
+        return code;
+    set_registers(m);
+    pthread_mutex_lock(&m->lock);
+    m->kicked = false;
+    pthread_mutex_unlock(&m->lock);
+    return 0;
+}
+
+static int collect(struct hv_machine *m, void (*written)(void *opaque, uint64_t page), void *opaque)
+{
+    int code = enter(FAKE_COLLECT);
+
+    if (code != 0)
+        return code;
+    for (uint64_t page = 0; page < m->size / PAGE; page++) {
+        if (m->since[page / 64] >> (page % 64) & 1)
+            written(opaque, page);
+    }
+    memset(m->since, 0, (m->size / PAGE / 64 + 1) * sizeof(*m->since));
+    return 0;
+}
+
 static int audit(struct hv_machine *m, struct hl_error *err)
 {
     int code = enter(FAKE_AUDIT);
@@ -432,6 +463,8 @@ const struct hv_backend hv_backend_fake = {
     .io_dirty = io_dirty,
     .protect = protect,
     .reset = reset,
+    .rewind = rewind_registers,
+    .collect = collect,
     .audit = audit,
     .measure_entry = measure_entry,
 };

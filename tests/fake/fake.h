@@ -18,6 +18,7 @@
  *   fail(i32 code, string text)     an error of the guest's own
  *   log(string)  print(bytes)       a log line; a write to descriptor 1
  *   dirty(u32 pages)                writes that many pages of its heap
+ *   keep(u32 value) -> u32          stores value in its heap, gives back what was there
  *   delay(u32 ms)                   runs that long, across kicks
  *   spin()  syscalls()              never end: computing; calling getpid
  *   fault()                         a page fault writing address 0
@@ -66,6 +67,8 @@ enum fake_op {
     FAKE_MEM_WRITE,
     FAKE_PROTECT,
     FAKE_RESET,
+    FAKE_REWIND,
+    FAKE_COLLECT,
     FAKE_AUDIT,
     FAKE_OP_COUNT,
 };

@@ -22,6 +22,7 @@ struct hv_machine {
     uint64_t *by_guest; /* dirty pages, one bit each */
     uint64_t *by_host;  /* likewise */
     uint64_t *ever;     /* either, since bind */
+    uint64_t *since;    /* either, since bind or the last collect */
     bool prot_changed;
     enum fake_phase phase;
     unsigned int step;

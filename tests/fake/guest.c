@@ -120,6 +120,16 @@ static int call_dirty(struct call *c)
     return call_nothing(c);
 }
 
+static int call_keep(struct call *c)
+{
+    hl_gpa heap = snapshot_linux(c->m->snap)->brk_start;
+    uint32_t value = (uint32_t)c->args[0].bits, old;
+
+    memcpy(&old, c->m->memory + heap, sizeof(old));
+    fake_write(c->m, heap, &value, sizeof(value));
+    return done(c, HL_ABI_U32, old, 0);
+}
+
 static int call_delay(struct call *c)
 {
     if (c->m->wake_ns == 0) {
@@ -334,6 +344,7 @@ static const struct {
     {"log", call_log},
     {"print", call_print},
     {"dirty", call_dirty},
+    {"keep", call_keep},
     {"delay", call_delay},
     {"spin", call_spin},
     {"syscalls", call_syscalls},
