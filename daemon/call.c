@@ -121,6 +121,7 @@ static void call_end(struct call *call)
 
 static void count_error(struct call *call, enum counter stat)
 {
+    call_blame(call, stat);
     stats_add(&call->shard->stats, stat, 1);
     if (call->pool && call->pool->program)
         atomic_fetch_add_explicit(&call->pool->program->errors, 1, memory_order_relaxed);
@@ -154,6 +155,16 @@ void call_end_with(struct call *call, enum counter stat, enum hl_status status, 
     call->pooled = NULL;
     call_end(call);
     drop_instance(p, away);
+}
+
+void call_end_message(struct call *call, const ProtobufCMessage *message)
+{
+    detach(call);
+    stats_add(&call->shard->stats, STAT_OK, 1);
+    conn_send_message(call->conn, call->stream, message);
+    conn_push(call->conn);
+    call->pooled = NULL;
+    call_end(call);
 }
 
 void call_end_deadline(struct call *call)
@@ -338,10 +349,15 @@ void call_run_on(struct call *call)
 void call_start(struct call *call, const struct arguments *arguments)
 {
     struct hl_error err = HL_ERROR_INIT;
-    int r = instance_begin(call->pooled->inst, arguments->function, arguments->args,
-                           arguments->nargs, &err);
     uint64_t now;
+    int r;
 
+    if (call->opens) {
+        call_open(call);
+        return;
+    }
+    r = instance_begin(call->pooled->inst, arguments->function, arguments->args, arguments->nargs,
+                       &err);
     if (r < 0) {
         call_end_error(call, r, &err);
         return;
@@ -367,7 +383,7 @@ void call_start(struct call *call, const struct arguments *arguments)
 bool call_set_deadline(struct call *call)
 {
     const struct settings *settings = &call->shard->settings;
-    const struct program *program = call->pool->program;
+    const struct program *program = call->pool ? call->pool->program : NULL;
     uint64_t ns = program ? program->entry.limits.deadline_ns : settings->defaults.deadline_ns;
 
     if (call->timeout_ns > 0)
@@ -417,7 +433,7 @@ void call_abandon(struct call *call)
 
 /* --- requests ------------------------------------------------------------------------------- */
 
-static struct call *call_new(const struct request *request, const Hl__V1__InvokeRequest *message)
+static struct call *call_new(const struct request *request, uint64_t call_id)
 {
     struct conn *conn = request->conn;
     struct call *call = call_alloc(conn->shard);
@@ -429,11 +445,9 @@ static struct call *call_new(const struct request *request, const Hl__V1__Invoke
     list_init(&call->link);
     list_push_back(&conn->calls, &call->conn_link);
     call->stream = request->stream;
-    call->call_id = message->call_id;
+    call->call_id = call_id;
     call->timeout_ns = request->timeout_ns;
     call->read_ns = request->read_ns;
-    call->request = message;
-    call->depth = message->depth;
     call->host = request->host;
     if (call->host)
         call->host->call = call;
@@ -441,14 +455,16 @@ static struct call *call_new(const struct request *request, const Hl__V1__Invoke
     return call;
 }
 
-int call_admissible(struct call *call, struct arguments *arguments, struct hl_error *err)
+int call_arguments(const struct call *call, struct arguments *out, struct hl_error *err)
 {
     const struct program *program = call->pool->program;
 
+    if (call->opens)
+        return 0; /* call_start does not look at them */
     if (call->depth > program->entry.host.depth)
         return hl_error_set(err, -ENOBUFS, "image '%s' may be called %u deep in host calls, not %u",
                             program->entry.name, program->entry.host.depth, call->depth);
-    return arguments_decode(arguments, program, call->request, err);
+    return arguments_decode(out, program, call->request, err);
 }
 
 /* With its pool known: starts it, or has it wait. */
@@ -467,7 +483,7 @@ static void admit(struct call *call, const struct request *request)
         call_wait(call, request);
         return;
     }
-    r = call_admissible(call, &arguments, &err);
+    r = call_arguments(call, &arguments, &err);
     if (r < 0) {
         call_end_error(call, r, &err);
         return;
@@ -487,35 +503,66 @@ static void admit(struct call *call, const struct request *request)
     }
 }
 
-void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message)
+/* Returns: NULL where it is answered already. */
+static struct call *call_accept(const struct request *request, uint64_t call_id)
 {
-    struct shard *shard = request->conn->shard;
-    struct call *call = call_new(request, message);
+    struct call *call = call_new(request, call_id);
 
     if (!call) {
         call_stream_free(request->host);
         conn_send_status(request->conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
                          "out of memory");
-        return;
+        return NULL;
     }
-    if (shard->draining) {
+    if (call->shard->draining) {
         call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_UNAVAILABLE,
                       "hld is draining: no new calls");
-        return;
+        return NULL;
     }
-    if (!hl_name_valid(message->image, strlen(message->image))) {
+    return call;
+}
+
+static void call_image(struct call *call, const struct request *request, const char *image)
+{
+    struct shard *shard = call->shard;
+
+    if (!hl_name_valid(image, strlen(image))) {
         call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_INVALID_ARGUMENT, "no valid image name");
         return;
     }
-    call->pool = pool_find(shard, message->image);
+    call->pool = pool_find(shard, image);
     if (!call->pool)
-        call->pool = pool_new(shard, message->image);
+        call->pool = pool_new(shard, image);
     if (!call->pool) {
         call_end_with(call, STAT_OTHER_ERRORS, HL_STATUS_RESOURCE_EXHAUSTED,
                       "no room to look for another image now");
         return;
     }
     admit(call, request);
+}
+
+void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message)
+{
+    struct call *call = call_accept(request, message->call_id);
+
+    if (!call)
+        return;
+    call->request = message;
+    call->depth = message->depth;
+    if (message->session[0] != '\0')
+        call_begin_in_session(call, request);
+    else
+        call_image(call, request, message->image);
+}
+
+void call_begin_open(const struct request *request, const char *image, uint64_t call_id)
+{
+    struct call *call = call_accept(request, call_id);
+
+    if (!call)
+        return;
+    call->opens = true;
+    call_image(call, request, image);
 }
 
 bool call_cancel(struct conn *conn, uint64_t call_id)

@@ -34,6 +34,7 @@ struct kv_request;
 struct pool;
 struct pooled;
 struct request;
+struct session_use;
 struct shard;
 
 enum call_state {
@@ -78,7 +79,9 @@ struct call {
     uint64_t call_id;
     int64_t timeout_ns;
     uint64_t read_ns, deadline_ns, entered_ns, run_ns;
-    size_t function; /* once it has begun */
+    size_t function;         /* once it has begun */
+    bool opens;              /* a session: it ends with an instance instead of beginning */
+    struct session_use *use; /* the session's that it is in, from when it asks for it */
     struct pool *pool;
     struct pooled *pooled;
     const Hl__V1__InvokeRequest *request; /* NULL once the guest has the arguments */
@@ -89,8 +92,11 @@ struct call {
     struct parked parked;     /* while CALL_PARKED */
 };
 
-/* Functions.Invoke: answers it, now or later. message: in the shard's arena. */
+/* Invoke, in a session or not: answers it, now or later. message: in the shard's arena. */
 void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message);
+
+/* Sessions.Open likewise. */
+void call_begin_open(const struct request *request, const char *image, uint64_t call_id);
 
 /* Returns: whether the connection had such a call; it is answered CANCELLED. */
 bool call_cancel(struct conn *conn, uint64_t call_id);

@@ -12,15 +12,18 @@
 void call_move(struct call *call, enum call_state to);
 bool call_set_deadline(struct call *call); /* returns: whether it is still to come */
 
-/* Whether it may be made, with these arguments. Its program is there. Returns: 0 or a negative
- * errno. */
-int call_admissible(struct call *call, struct arguments *arguments, struct hl_error *err);
-
 /* Gives the call's arguments to its instance, and has it run: here, or where there is more time. */
 void call_start(struct call *call, const struct arguments *arguments);
 
 /* A running call whose guest was outside runs on, here or where there is more time. */
 void call_run_on(struct call *call);
+
+/* Whether it may be made, and with which function and arguments; none where it opens a session. Its
+ * program is there. Returns: 0 or a negative errno. */
+int call_arguments(const struct call *call, struct arguments *out, struct hl_error *err);
+
+/* Ends it with this answer; whatever instance it had is somebody else's. */
+void call_end_message(struct call *call, const ProtobufCMessage *message);
 
 /* Each ends the call with a status. What instance it has is in the middle of a call, so it goes. */
 void call_end_with(struct call *call, enum counter stat, enum hl_status status, const char *text);
@@ -32,6 +35,13 @@ void call_end_error(struct call *call, int code, const struct hl_error *err);
 /* It has to wait: for its pool's program, or for an instance. Refused past a bound. */
 void call_wait(struct call *call, const struct request *request);
 void call_leave_queue(struct call *call); /* of a call that waits */
+int call_keep_request(struct call *call, const struct request *request);
 void call_drop_request(struct call *call);
+
+/* call_session.c */
+void call_open(struct call *call); /* it has its instance */
+void call_begin_in_session(struct call *call, const struct request *request);
+void call_leave_session(struct call *call);            /* of one that waits for it */
+void call_blame(struct call *call, enum counter stat); /* how it ends; no-op outside a session */
 
 #endif

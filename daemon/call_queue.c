@@ -22,6 +22,10 @@ void call_leave_queue(struct call *call)
 {
     struct pool *pool = call->pool;
 
+    if (call->use) {
+        call_leave_session(call);
+        return;
+    }
     list_remove(&call->link);
     call->conn->waiting--;
     if (call->queued)
@@ -65,12 +69,14 @@ static void enqueue(struct call *call)
 }
 
 /* Copies the request out of the read buffer and the shard's arena. */
-static int keep_request(struct call *call, const struct request *request)
+int call_keep_request(struct call *call, const struct request *request)
 {
     ProtobufCMessage *message;
     size_t most = request->len * 2 + 4096;
     int r;
 
+    if (call->opens)
+        return 0;
     if (!charge_set(&call->kept_charge, &call->shard->engine->budget, BUDGET_CLIENT_BYTES, most))
         return -ENOBUFS;
     call->kept = malloc(sizeof(*call->kept));
@@ -125,7 +131,7 @@ void call_wait(struct call *call, const struct request *request)
         call_end_with(call, STAT_QUEUE_REFUSED, HL_STATUS_RESOURCE_EXHAUSTED, err.text);
         return;
     }
-    r = keep_request(call, request);
+    r = call_keep_request(call, request);
     if (r == 0)
         r = deadlines_add(&shard->deadlines, &call->deadline, call->deadline_ns);
     if (r < 0) {
@@ -147,7 +153,7 @@ static void admit_waiting(struct call *call)
     struct deadlines *deadlines = &call->shard->deadlines;
     struct arguments arguments;
     struct hl_error err = HL_ERROR_INIT;
-    int r = call_admissible(call, &arguments, &err);
+    int r = call_arguments(call, &arguments, &err);
 
     if (r < 0) {
         call_end_error(call, r, &err);
@@ -205,7 +211,7 @@ static void start_next(struct pool *pool, struct pooled *p)
     call_move(call, CALL_RUNNING);
     if (!list_empty(&pool->waiting))
         pool_set_pending(pool);
-    r = arguments_decode(&arguments, call->pool->program, call->request, &err);
+    r = call_arguments(call, &arguments, &err);
     if (r < 0)
         call_end_error(call, r, &err);
     else

@@ -66,6 +66,8 @@ struct configuration {
     uint64_t memory_budget;
     uint64_t max_vms;
     uint64_t slow_sender_ns;
+    uint64_t session_idle_ns;
+    uint32_t max_sessions;
 
     struct configuration_limits defaults; /* [defaults] */
     struct configuration_limits maxima;   /* [limits] */

@@ -74,6 +74,8 @@ void configuration_init(struct configuration *config)
     config->memory_budget = 2048ull * MIB;
     config->max_vms = 256;
     config->slow_sender_ns = 10 * SECOND;
+    config->session_idle_ns = 300 * SECOND;
+    config->max_sessions = 64;
 
     config->defaults.memory = 64 * MIB;
     config->defaults.deadline_ns = SECOND;

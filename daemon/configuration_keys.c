@@ -59,6 +59,8 @@ const struct configuration_key configuration_keys[] = {
      1024 * 1024 * GIB},
     {"engine", "max_vms", KEY_COUNT, false, MEMBER(max_vms), 1, 65536},
     {"engine", "slow_sender", KEY_TIME, false, MEMBER(slow_sender_ns), MS, 600 * SECOND},
+    {"engine", "session_idle", KEY_TIME, false, MEMBER(session_idle_ns), MS, 365 * DAY},
+    {"engine", "max_sessions", KEY_COUNT, false, MEMBER(max_sessions), 0, 4096},
 
     {"defaults", "memory", KEY_SIZE, false, MEMBER(defaults.memory), 4 * MIB, GIB},
     {"defaults", "deadline", KEY_TIME, false, MEMBER(defaults.deadline_ns), 10 * US, DAY},

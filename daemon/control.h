@@ -15,6 +15,9 @@
 /* Larger snapshots are not kept: they take longer to read than most programs take to start. */
 #define CONTROL_SNAPSHOT_MAX (64u << 20)
 
+/* A state's root is all of a snapshot, and not made again. */
+#define CONTROL_STATE_MAX ((1ull << 30) + (1u << 20))
+
 /* Sends without blocking if fd is non-blocking. passed_fd: borrowed, -1 for none.
  * Returns: 0, -EMSGSIZE, -EAGAIN, or another negative errno. */
 int control_send(int fd, const ProtobufCMessage *message, int passed_fd);

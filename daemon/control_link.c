@@ -127,6 +127,7 @@ static void send_idle(struct control_link *link)
 
     idle.connections = atomic_load(&link->engine->connections);
     idle.received = link->engine->received;
+    idle.sessions = atomic_load(&link->engine->sessions);
     message.kind_case = HL__CONTROL__TO_FRONT__KIND_IDLE;
     message.idle = &idle;
     link->idle_due = send_message(link, &message, -1) == -EAGAIN;

@@ -77,7 +77,8 @@ FRONT_TESTS = \
 	tests/unit/test_front \
 	tests/unit/test_front_images \
 	tests/unit/test_kv_store \
-	tests/unit/test_registry
+	tests/unit/test_registry \
+	tests/unit/test_registry_state
 check_PROGRAMS += $(FRONT_TESTS)
 TESTS += $(FRONT_TESTS)
 FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
@@ -101,6 +102,9 @@ tests_unit_test_kv_store_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
 tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_registry_state_SOURCES = tests/unit/test_registry_state.c
+tests_unit_test_registry_state_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_registry_state_LDADD = libfront.la $(CHECK_LIBS)
 
 # The worker, apart from its start: what unit tests drive without a daemon.
 noinst_LTLIBRARIES += libengine.la
@@ -115,8 +119,11 @@ libengine_la_SOURCES = \
 	daemon/call.h \
 	daemon/call_internal.h \
 	daemon/call_queue.c \
+	daemon/call_session.c \
 	daemon/call_stream.c \
 	daemon/call_stream.h \
+	daemon/commit.c \
+	daemon/commit.h \
 	daemon/confine.c \
 	daemon/confine.h \
 	daemon/conn.c \
@@ -149,6 +156,8 @@ libengine_la_SOURCES = \
 	daemon/pooled.h \
 	daemon/program.c \
 	daemon/program.h \
+	daemon/roots.c \
+	daemon/roots.h \
 	daemon/run.c \
 	daemon/run.h \
 	daemon/saves.c \
@@ -159,6 +168,11 @@ libengine_la_SOURCES = \
 	daemon/service_daemon.c \
 	daemon/service_functions.c \
 	daemon/service_images.c \
+	daemon/service_sessions.c \
+	daemon/session.c \
+	daemon/session.h \
+	daemon/session_commit.c \
+	daemon/session_work.c \
 	daemon/settings.c \
 	daemon/settings.h \
 	daemon/shard.c \
@@ -226,6 +240,15 @@ tests_unit_test_pool_SOURCES = \
 	tests/unit/test_pool.c
 tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_session
+TESTS += tests/unit/test_session
+tests_unit_test_session_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_session.c
+tests_unit_test_session_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_session_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_run
 TESTS += tests/unit/test_run

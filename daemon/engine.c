@@ -192,7 +192,7 @@ static void on_idle_note(struct mail *mail, void *owner)
         control_link_idle(shard->engine->control);
 }
 
-static void note_connections(struct engine *engine)
+static void note_counts(struct engine *engine)
 {
     if (!atomic_exchange(&engine->idle_noted, true))
         mailbox_post(&engine->shards[0].mailbox, &engine->idle_mail, on_idle_note);
@@ -201,7 +201,12 @@ static void note_connections(struct engine *engine)
 void engine_connection_closed(struct engine *engine)
 {
     atomic_fetch_sub(&engine->connections, 1);
-    note_connections(engine);
+    note_counts(engine);
+}
+
+void engine_note_sessions(struct engine *engine)
+{
+    note_counts(engine);
 }
 
 void engine_reload(struct engine *engine, const struct settings *settings)

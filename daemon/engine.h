@@ -50,6 +50,7 @@ struct engine {
     struct control_link *control; /* shard 0's */
     atomic_bool draining;
     atomic_uint connections;
+    atomic_uint sessions;
     uint64_t received;      /* shard 0's: Connection messages so far */
     atomic_bool idle_noted; /* idle_mail is on its way */
     struct mail idle_mail;
@@ -79,5 +80,6 @@ void engine_drain(struct engine *engine, uint64_t limit_ns);
 
 /* From any shard. */
 void engine_connection_closed(struct engine *engine);
+void engine_note_sessions(struct engine *engine); /* their number has changed */
 
 #endif

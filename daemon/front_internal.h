@@ -72,6 +72,7 @@ struct worker {
     uint64_t sent;        /* Connection messages */
     uint64_t received;    /* of those, as its last Idle said */
     uint32_t connections; /* open, as its last Idle said */
+    uint32_t sessions;    /* likewise */
     unsigned int requests;
 };
 
@@ -92,6 +93,7 @@ struct request {
     struct worker *worker;
     uint64_t id;
     bool drop;
+    bool root;                /* resolve: the root of the name's state, and no more */
     struct manifest manifest; /* put and save: what is asked for; drop and resolve: the name */
     int fd; /* put and save: from the worker; resolve: the program, for the worker */
     struct registry_change *change;
@@ -100,7 +102,7 @@ struct request {
     bool check;      /* resolve: the program, on the thread pool */
     int snapshot_fd; /* resolve: for the worker, or -1 */
     uint64_t snapshot_size;
-    int snapshot_result;
+    int snapshot_result, part_result;
     bool snapshot_damaged;
     char temp[REGISTRY_TEMP_SIZE]; /* save */
     int result;

@@ -39,9 +39,19 @@ void request_free(struct request *request)
 
 /* Replies */
 
-static void fill_entry(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits, struct manifest *m,
+struct entry_message {
+    Hl__Control__Entry entry;
+    Hl__Control__LimitSet limits;
+    Hl__Control__State state;
+};
+
+static void fill_entry(struct entry_message *message, struct manifest *m,
                        const struct configuration *config)
 {
+    Hl__Control__Entry *entry = &message->entry;
+    Hl__Control__LimitSet *limits = &message->limits;
+    Hl__Control__State *state = &message->state;
+
     hl__control__entry__init(entry);
     settings_fill_limits_in_force(limits, &m->limits, config);
     entry->name = m->name;
@@ -52,6 +62,15 @@ static void fill_entry(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
     entry->private_ = m->is_private;
     entry->registered_unix_ns = m->registered_ns;
     entry->limits = limits;
+    entry->state = m->has_state ? state : NULL;
+    hl__control__state__init(state);
+    state->parent = m->parent;
+    state->root_sha256.data = m->parts[PART_ROOT].sha256;
+    state->root_sha256.len = REGISTRY_SHA256_SIZE;
+    state->root_size = m->parts[PART_ROOT].size;
+    state->pages_sha256.data = m->parts[PART_STATE].sha256;
+    state->pages_sha256.len = REGISTRY_SHA256_SIZE;
+    state->pages_size = m->parts[PART_STATE].size;
 }
 
 static void send_reply(struct worker *worker, Hl__Control__Reply *reply, int fd)
@@ -67,17 +86,17 @@ void request_succeed(struct request *request, struct manifest *m, int fd)
 {
     struct worker *worker = request->worker;
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
-    Hl__Control__LimitSet limits;
-    Hl__Control__Entry entry, *entries = &entry;
+    struct entry_message message;
+    Hl__Control__Entry *entries = &message.entry;
     struct policy_packet host;
 
     reply.id = request->id;
     reply.snapshot_damaged = request->snapshot_damaged;
     if (m) {
-        fill_entry(&entry, &limits, m, &worker->front->config);
+        fill_entry(&message, m, &worker->front->config);
         if (m->host) {
             policy_to_control(&host, m->host);
-            entry.host = &host.policy;
+            message.entry.host = &host.policy;
         }
         reply.entries = &entries;
         reply.n_entries = 1;
@@ -108,29 +127,27 @@ static void list(struct worker *worker, uint64_t id, const Hl__Control__List *as
 {
     size_t max = asked->limit > 0 && asked->limit < LIST_PAGE_MAX ? asked->limit : LIST_PAGE_MAX;
     struct manifest *found = calloc(max, sizeof(*found));
-    Hl__Control__LimitSet *limits = calloc(max, sizeof(*limits));
-    Hl__Control__Entry *entries = calloc(max, sizeof(*entries));
+    struct entry_message *entries = calloc(max, sizeof(*entries));
     Hl__Control__Entry **pointers = calloc(max, sizeof(*pointers));
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     struct hl_error err = HL_ERROR_INIT;
     bool more;
 
-    if (found && limits && entries && pointers) {
+    if (found && entries && pointers) {
         reply.id = id;
         reply.n_entries =
             registry_list(worker->front->registry, worker->uid, asked->after, max, found, &more);
         reply.entries = pointers;
         reply.more = more;
         for (size_t i = 0; i < reply.n_entries; i++) {
-            fill_entry(&entries[i], &limits[i], &found[i], &worker->front->config);
-            pointers[i] = &entries[i];
+            fill_entry(&entries[i], &found[i], &worker->front->config);
+            pointers[i] = &entries[i].entry;
         }
         send_reply(worker, &reply, -1);
     } else {
         reply_error(worker, id, -ENOMEM, &err);
     }
     free(found);
-    free(limits);
     free(entries);
     free(pointers);
 }
@@ -331,11 +348,38 @@ static int take_policy(struct manifest *m, const Hl__Control__HostPolicy *asked,
     return r;
 }
 
+/* *total: bytes of the memory file. */
+static int take_state(struct manifest *m, const Hl__Control__State *asked, uint64_t *total,
+                      struct hl_error *err)
+{
+    size_t len = asked ? strlen(asked->parent) : 0;
+
+    if (!asked)
+        return 0;
+    if (!hl_name_valid(asked->parent, len))
+        return hl_error_set(err, -EINVAL, "the parent has no image's name");
+    if (asked->root_sha256.len != REGISTRY_SHA256_SIZE ||
+        asked->pages_sha256.len != REGISTRY_SHA256_SIZE)
+        return hl_error_set(err, -EINVAL, "a digest must be %u bytes", REGISTRY_SHA256_SIZE);
+    if (asked->root_size == 0 || asked->root_size > CONTROL_STATE_MAX || asked->pages_size == 0 ||
+        asked->pages_size > CONTROL_STATE_MAX)
+        return hl_error_set(err, -EMSGSIZE, "a state of that size is not kept");
+    m->has_state = true;
+    memcpy(m->parent, asked->parent, len + 1);
+    memcpy(m->parts[PART_ROOT].sha256, asked->root_sha256.data, REGISTRY_SHA256_SIZE);
+    memcpy(m->parts[PART_STATE].sha256, asked->pages_sha256.data, REGISTRY_SHA256_SIZE);
+    m->parts[PART_ROOT].size = asked->root_size;
+    m->parts[PART_STATE].size = asked->pages_size;
+    *total += asked->root_size + asked->pages_size;
+    return 0;
+}
+
 static int take_register(struct request *request, const Hl__Control__Register *asked)
 {
     const struct configuration *config = &request->front->config;
     struct manifest *m = &request->manifest;
     struct hl_error *err = &request->err;
+    uint64_t total = asked->size;
     struct timespec now;
     int r = take_name(m, asked->name, err);
 
@@ -351,7 +395,9 @@ static int take_register(struct request *request, const Hl__Control__Register *a
     if (r == 0)
         r = take_policy(m, asked->host, err);
     if (r == 0)
-        r = request_check_file(request->fd, asked->size, "program", err);
+        r = take_state(m, asked->state, &total, err);
+    if (r == 0)
+        r = request_check_file(request->fd, total, "program", err);
     if (r < 0)
         return r;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -390,6 +436,14 @@ static void dispatch(struct request *request, const Hl__Control__Request *messag
     switch (message->kind_case) {
     case HL__CONTROL__REQUEST__KIND_RESOLVE:
         r = take_name(&request->manifest, message->resolve->name, &request->err);
+        if (r < 0)
+            request_fail(request, r);
+        else
+            request_resolve(request);
+        break;
+    case HL__CONTROL__REQUEST__KIND_ROOT:
+        request->root = true;
+        r = take_name(&request->manifest, message->root->name, &request->err);
         if (r < 0)
             request_fail(request, r);
         else

@@ -59,9 +59,17 @@ static void look_work(uv_work_t *work)
     const struct registry_store *store = registry_store(request->front->registry);
     const struct manifest *m = &request->entry.manifest;
 
+    if (request->root) {
+        request->part_result =
+            registry_store_copy(store, &m->parts[PART_ROOT], &request->fd, &request->err);
+        return;
+    }
     if (request->check)
         request->result = registry_store_program(store, m->sha256, m->size, true, &request->fd,
                                                  &request->stamp, &request->err);
+    if (request->result == 0 && m->has_state)
+        request->part_result =
+            registry_store_copy(store, &m->parts[PART_STATE], &request->snapshot_fd, &request->err);
     if (request->result == 0 && request->entry.snapshot > 0 && request->snapshot_fd < 0) {
         struct hl_error *err = &request->err;
 
@@ -122,6 +130,10 @@ static void on_looked(uv_work_t *work, int status)
         note_program(request);
     if (request->result == 0)
         note_snapshot(request);
+    if (request->result == 0 && request->part_result < 0) {
+        request->result = request->part_result;
+        log_error("image %s cannot be called: %s", m->name, request->err.text);
+    }
     if (registry_find(front->registry, m->name, request->worker->uid, &now, NULL) < 0 ||
         now.generation != request->entry.generation) {
         /* Its Invalidate was sent already: this answer would be the old one, and stay. */
@@ -173,22 +185,25 @@ static void resolve(struct request *request)
     int r;
 
     request->err = (struct hl_error)HL_ERROR_INIT;
-    request->result = request->snapshot_result = 0;
+    request->result = request->snapshot_result = request->part_result = 0;
     request->snapshot_size = 0;
     r = registry_find(front->registry, request->manifest.name, request->worker->uid, entry,
                       &request->err);
-    if (r == 0)
+    if (r == 0 && request->root && !entry->manifest.has_state)
+        r = hl_error_set(&request->err, -EINVAL, "image '%s' has no root", entry->manifest.name);
+    if (r == 0 && !request->root)
         r = open_program(request);
     if (r < 0) {
         finish(request, r);
         return;
     }
     request->check = r > 0;
-    if (front->config.max_snapshot_disk == 0)
+    if (front->config.max_snapshot_disk == 0 || entry->manifest.has_state)
         entry->snapshot = 0;
     if (entry->snapshot > 0)
         request->snapshot_fd = snapshots_take(front, entry);
-    if (!request->check && (entry->snapshot == 0 || request->snapshot_fd >= 0)) {
+    if (!request->check && !request->root && !entry->manifest.has_state &&
+        (entry->snapshot == 0 || request->snapshot_fd >= 0)) {
         finish(request, 0);
         return;
     }

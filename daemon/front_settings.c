@@ -41,6 +41,8 @@ void settings_fill(struct settings_message *message, const struct front *front)
     s->maxima = &message->maxima;
     s->max_deadline_ns = config->maxima.deadline_ns;
     s->slow_sender_ns = config->slow_sender_ns;
+    s->session_idle_ns = config->session_idle_ns;
+    s->max_sessions = config->max_sessions;
 }
 
 static uint64_t in_force(uint64_t asked, uint64_t standard, uint64_t most)

@@ -215,7 +215,7 @@ void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, in
 
 static bool is_idle(const struct worker *worker)
 {
-    return worker->state == WORKER_SERVING && worker->connections == 0 &&
+    return worker->state == WORKER_SERVING && worker->connections == 0 && worker->sessions == 0 &&
            worker->received == worker->sent && worker->requests == 0;
 }
 
@@ -302,6 +302,7 @@ static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
     forget_handed(worker, idle->received - worker->received);
     worker->received = idle->received;
     worker->connections = idle->connections;
+    worker->sessions = idle->sessions;
     watch_idle(worker);
 }
 

@@ -27,6 +27,7 @@
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
 #include "daemon/program.h"
+#include "daemon/roots.h"
 #include "daemon/saves.h"
 #include "daemon/shard.h"
 #include "hv/timer.h"
@@ -65,6 +66,8 @@ struct entry {
     Hl__Control__Name request_name;
     uv_work_t work;
     struct program_load load;
+    struct root_user root_user; /* of an image with a state */
+    bool loads_root;            /* for others too */
     int result;
 };
 
@@ -75,6 +78,7 @@ struct images {
     unsigned int programs, programs_max; /* entries being built or ready */
     struct snapshot_key key;             /* of this worker's snapshots */
     struct saves saves;
+    struct roots roots;
 };
 
 static struct list *bucket(struct images *images, const char *name)
@@ -193,6 +197,22 @@ static void build(uv_work_t *work)
         entry->result = program_new(&entry->program, &entry->load, &entry->err);
 }
 
+/* What it was to be made of. root: NULL unless it was loaded. */
+static void drop_load(struct entry *entry, struct snapshot *root)
+{
+    hl_cleanup_closep(&entry->load.fd);
+    hl_cleanup_closep(&entry->load.snapshot_fd);
+    if (!entry->load.entry.has_state)
+        return;
+    hl_cleanup_closep(&entry->load.root_fd);
+    snapshot_unref(entry->load.root);
+    entry->load.fd = entry->load.snapshot_fd = entry->load.root_fd = -1;
+    entry->load.root = NULL;
+    if (entry->loads_root)
+        roots_loaded(&entry->engine->images->roots, &entry->root_user, root);
+    entry->loads_root = false;
+}
+
 /* What came of the snapshot that was kept, and whether the program had to be started. */
 static void note_snapshot(struct entry *entry)
 {
@@ -217,10 +237,9 @@ static void on_built(uv_work_t *work, int status)
     struct shard *shard = &entry->engine->shards[0];
 
     shard->works--;
-    hl_cleanup_closep(&entry->load.fd);
-    hl_cleanup_closep(&entry->load.snapshot_fd);
     if (status < 0)
         entry->result = status;
+    drop_load(entry, entry->result == 0 ? snapshot_root(entry->program->snap) : NULL);
     note_snapshot(entry);
     if (entry->result < 0) {
         entry->status = program_status(entry->result);
@@ -298,8 +317,8 @@ static void count(struct entry *entry)
     entry->engine->images->programs++;
 }
 
-/* Takes both descriptors. */
-static void start_build(struct entry *entry, int fd, int snapshot_fd)
+/* With load.fd, load.snapshot_fd, and where there is a state load.root or load.root_fd. */
+static void start_build(struct entry *entry)
 {
     struct engine *engine = entry->engine;
     struct shard *shard = &engine->shards[0];
@@ -308,8 +327,6 @@ static void start_build(struct entry *entry, int fd, int snapshot_fd)
     count(entry);
     entry->state = ENTRY_BUILDING;
     entry->load.digest = PROGRAM_DIGEST_CHECKED;
-    entry->load.fd = fd;
-    entry->load.snapshot_fd = snapshot_fd;
     entry->load.key = &engine->images->key;
     entry->load.hv = engine->hv;
     entry->load.host = engine->host;
@@ -321,6 +338,46 @@ static void start_build(struct entry *entry, int fd, int snapshot_fd)
 }
 
 /* --- asking --------------------------------------------------------------------------------- */
+
+static void on_root_reply(struct control_request *request)
+{
+    struct entry *entry = LIST_ENTRY(request, struct entry, request);
+    const Hl__Control__Reply *reply = request->reply;
+
+    entry->load.root_fd = request->reply_fd;
+    hl_cleanup_closep(&request->snapshot_fd);
+    if (reply && reply->status == HL_STATUS_OK && entry->load.root_fd >= 0) {
+        start_build(entry);
+        return;
+    }
+    drop_load(entry, NULL);
+    if (!reply)
+        fail(entry, HL_STATUS_UNAVAILABLE, "hld is stopping");
+    else
+        fail(entry,
+             reply->status > 0 && reply->status <= HL_STATUS_UNAUTHENTICATED
+                 ? (enum hl_status)reply->status
+                 : HL_STATUS_INTERNAL,
+             reply->message);
+}
+
+static void on_root(struct root_user *user, struct snapshot *root)
+{
+    struct entry *entry = LIST_ENTRY(user, struct entry, root_user);
+
+    if (root) {
+        entry->load.root = root;
+        start_build(entry);
+        return;
+    }
+    entry->loads_root = true;
+    entry->request.done = on_root_reply;
+    entry->request.fd = entry->request.snapshot_fd = -1;
+    hl__control__request__init(&entry->request.request);
+    entry->request.request.kind_case = HL__CONTROL__REQUEST__KIND_ROOT;
+    entry->request.request.root = &entry->request_name;
+    control_link_request(entry->engine, &entry->request);
+}
 
 static void on_reply(struct control_request *request)
 {
@@ -353,7 +410,19 @@ static void on_reply(struct control_request *request)
         fail(entry, HL_STATUS_FAILED_PRECONDITION, "the program is over max_image_size");
         return;
     }
-    start_build(entry, hl_steal_fd(&fd), hl_steal_fd(&snapshot_fd));
+    entry->load.fd = hl_steal_fd(&fd);
+    entry->load.snapshot_fd = hl_steal_fd(&snapshot_fd);
+    entry->load.root_fd = -1;
+    if (!entry->load.entry.has_state) {
+        start_build(entry);
+    } else if (entry->load.snapshot_fd < 0) {
+        drop_load(entry, NULL);
+        fail(entry, HL_STATUS_INTERNAL, "the registry's answer lacks the image's state");
+    } else {
+        memcpy(entry->root_user.sha256, entry->load.entry.root_sha256, ROOT_DIGEST_SIZE);
+        entry->root_user.go = on_root;
+        roots_want(&entry->engine->images->roots, &entry->root_user);
+    }
 }
 
 static struct entry *entry_new(struct images *images, const char *name)
@@ -504,6 +573,11 @@ static unsigned int count_programs(void)
     return limit.rlim_cur < PROGRAMS_LEAST ? PROGRAMS_LEAST : (unsigned int)limit.rlim_cur;
 }
 
+const struct snapshot_key *images_key(const struct engine *engine)
+{
+    return &engine->images->key;
+}
+
 int images_new(struct images **out, struct engine *engine)
 {
     struct images *images = calloc(1, sizeof(*images));
@@ -515,6 +589,7 @@ int images_new(struct images **out, struct engine *engine)
     images->programs_max = count_programs();
     set_key(&images->key, engine);
     saves_init(&images->saves, engine, &images->key);
+    roots_init(&images->roots, &engine->budget);
     for (unsigned int i = 0; i < BUCKETS; i++)
         list_init(&images->buckets[i]);
     *out = images;
@@ -535,6 +610,7 @@ void images_free(struct images *images)
         while (!list_empty(&images->buckets[i]))
             entry_free(LIST_ENTRY(images->buckets[i].next, struct entry, link));
     }
+    roots_fini(&images->roots);
     pthread_mutex_destroy(&images->lock);
     free(images);
 }

@@ -17,6 +17,7 @@
 
 struct engine;
 struct images;
+struct snapshot_key;
 struct program;
 struct shard;
 
@@ -42,6 +43,9 @@ struct program *images_ready(struct engine *engine, const char *name);
 
 /* From any shard; resolve is borrowed until done is called. */
 void images_resolve(struct engine *engine, struct resolve *resolve);
+
+/* What all snapshots of this worker have in common. Any thread. */
+const struct snapshot_key *images_key(const struct engine *engine);
 
 /* On shard 0, when the engine stops: whoever waits is told so. */
 void images_stop(struct engine *engine);

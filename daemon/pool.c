@@ -13,6 +13,7 @@
 
 #include "daemon/call.h"
 #include "daemon/engine.h"
+#include "daemon/session.h"
 #include "daemon/shard.h"
 #include "daemon/share.h"
 #include "hv/timer.h"
@@ -249,9 +250,14 @@ void pool_was_reset(struct pooled *p, int result, bool audited)
 void pool_give_back(struct pooled *p)
 {
     struct shard *shard = p->pool->shard;
-    bool audit = audit_is_due(shard);
     struct run *run = &p->run;
+    bool audit;
 
+    if (p->use) {
+        session_call_ended(p);
+        return;
+    }
+    audit = audit_is_due(shard);
     if (p->was_long && !shard->stopping) {
         run_reset(p, audit);
         return;
@@ -261,17 +267,47 @@ void pool_give_back(struct pooled *p)
     pool_was_reset(p, run->result, audit);
 }
 
-void pool_destroy(struct pooled *p)
+static void after_loss(struct pool *pool)
 {
-    struct pool *pool = p->pool;
-
-    not_busy(p);
-    pooled_free(pool->shard, p);
     if (!list_empty(&pool->waiting))
         pool_set_pending(pool);
     else
         want_replacement(pool);
     pool_check_unused(pool);
+}
+
+void pool_destroy(struct pooled *p)
+{
+    struct pool *pool = p->pool;
+
+    if (p->use) {
+        session_call_ended(p);
+        return;
+    }
+    not_busy(p);
+    pooled_free(pool->shard, p);
+    after_loss(pool);
+}
+
+void pool_set_apart(struct pooled *p)
+{
+    struct pool *pool = p->pool;
+
+    not_busy(p);
+    p->apart = true;
+    atomic_fetch_sub(&p->program->instances, 1);
+    share_wake(pool->shard, &p->program->wanted);
+    after_loss(pool);
+}
+
+void pool_end_apart(struct pooled *p, bool lost)
+{
+    struct shard *shard = p->pool->shard;
+
+    if (!lost && shard->nshells < shard->settings.shells)
+        pooled_retire(shard, p);
+    else
+        pooled_free(shard, p);
 }
 
 /* --- versions ------------------------------------------------------------------------------- */
@@ -293,7 +329,8 @@ static void drop_idle(struct pool *pool)
 
 void pool_check_unused(struct pool *pool)
 {
-    if (!pool->stale || pool->resolving || pool->busy > 0 || !list_empty(&pool->waiting))
+    if (!pool->stale || pool->resolving || pool->busy > 0 || pool->sessions > 0 ||
+        !list_empty(&pool->waiting))
         return;
     drop_idle(pool);
     pool_unlist(pool);

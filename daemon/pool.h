@@ -32,10 +32,11 @@ struct pool {
     struct list waiting;      /* calls, first come first */
     struct list waiting_link; /* of shard->pending or shard->starved */
     struct list chore_link;
-    struct list idle;   /* instances, last used first */
-    unsigned int busy;  /* instances with a call; the pool stays while there are any */
-    uint64_t id, round; /* of the shard's pools; of waiting calls, the last that was served */
-    unsigned int turns; /* calls served in a row while another shard wanted an instance */
+    struct list idle;      /* instances, last used first */
+    unsigned int busy;     /* instances with a call; the pool stays while there are any */
+    unsigned int sessions; /* it stays for them too */
+    uint64_t id, round;    /* of the shard's pools; of waiting calls, the last that was served */
+    unsigned int turns;    /* calls served in a row while another shard wanted an instance */
 };
 
 struct pool *pool_find(struct shard *shard, const char *name);
@@ -66,6 +67,11 @@ void pool_was_reset(struct pooled *p, int result, bool audited);
 
 /* After a fault, a deadline, or a call cut off. */
 void pool_destroy(struct pooled *p);
+
+/* p, just taken, is a session's from now on: charged as before, but not one of the max_instances.
+ * It goes by pool_end_apart: where it was not lost, its machine serves others. */
+void pool_set_apart(struct pooled *p);
+void pool_end_apart(struct pooled *p, bool lost);
 
 /* There are calls waiting: the shard tries to start the next in its turn. */
 void pool_set_pending(struct pool *pool);

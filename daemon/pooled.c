@@ -54,9 +54,10 @@ void pooled_free(struct shard *shard, struct pooled *p)
     instance_free(p->inst);
     charge_release(&p->vm);
     charge_release(&p->memory);
-    free(p);
     stats_add(&shard->stats, STAT_INSTANCES_DESTROYED, 1);
-    atomic_fetch_sub(&program->instances, 1);
+    if (!p->apart)
+        atomic_fetch_sub(&program->instances, 1);
+    free(p);
     share_wake(shard, &program->wanted);
     program_unref(program);
 }

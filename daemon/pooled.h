@@ -20,6 +20,7 @@
 
 struct pool;
 struct program;
+struct session_use;
 struct shard;
 
 struct pooled {
@@ -33,8 +34,10 @@ struct pooled {
     uint64_t bound_ns, calls, pages_reset;
     struct world world; /* that its host calls see */
     uint32_t host_calls,
-        host_denied; /* of its call: that the policy lets through; that it denies */
-    bool was_long;   /* its call went to a long-run thread, and so does its reset */
+        host_denied;         /* of its call: that the policy lets through; that it denies */
+    struct session_use *use; /* while a session's call has it */
+    bool apart;              /* a session's: not among the program's instances */
+    bool was_long;           /* its call went to a long-run thread, and so does its reset */
     struct charge vm, memory;
 };
 

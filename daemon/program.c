@@ -107,6 +107,38 @@ struct snapshot_key program_key(const struct program_entry *entry, const struct 
     return own;
 }
 
+struct snapshot_key program_state_key(const struct program_entry *entry,
+                                      const struct snapshot_key *key)
+{
+    struct snapshot_key own = {.version = "state"};
+
+    memcpy(own.program, entry->sha256, sizeof(own.program));
+    memcpy(own.host, key->host, sizeof(own.host));
+    return own;
+}
+
+/* The pages that came along over the root. There is no other way to make it. */
+static int load_state(struct program *program, const struct program_load *load,
+                      const struct snapshot_options *options, struct hl_error *err)
+{
+    const struct snapshot_key key = program_state_key(&program->entry, load->key);
+    struct snapshot *root = load->root ? snapshot_ref(load->root) : NULL;
+    int r = 0;
+
+    if (!root)
+        r = snapshot_file_load(&root, load->root_fd, load->hv, load->host, program->img, options,
+                               &key, err);
+    if (r == 0)
+        r = snapshot_file_load_over(&program->snap, load->snapshot_fd, root, load->hv, load->host,
+                                    program->img, options, &key, err);
+    snapshot_unref(root);
+    program->loaded = r == 0;
+    return r == -ESTALE ? hl_error_set(err, r,
+                                       "its state was made on another kind of processor or "
+                                       "backend, or with other limits")
+                        : r;
+}
+
 /* Returns: whether the snapshot that came along is the program's now. */
 static bool load_snapshot(struct program *program, struct program_load *load,
                           const struct snapshot_options *options)
@@ -156,7 +188,9 @@ int program_new(struct program **out, struct program_load *load, struct hl_error
             .opaque = &program->log,
             .deterministic = program->entry.host.deterministic ? program->entry.sha256 : NULL,
         };
-        if (!load_snapshot(program, load, &options))
+        if (program->entry.has_state)
+            r = load_state(program, load, &options, err);
+        else if (!load_snapshot(program, load, &options))
             r = snapshot_build(&program->snap, load->hv, load->host, program->img, &options, err);
     }
     if (r < 0) {
@@ -176,6 +210,7 @@ enum hl_status program_status(int code)
     case -ECANCELED: /* the guest gave its start-up up; nobody cancelled anything */
         return HL_STATUS_ABORTED;
     case -ETIMEDOUT: /* of the start-up, not of the request */
+    case -ESTALE:
         return HL_STATUS_FAILED_PRECONDITION;
     default:
         return hl_status_from_errno(code);
@@ -205,6 +240,19 @@ void program_unref(struct program *program)
     free(program);
 }
 
+static int entry_state(struct program_entry *out, const Hl__Control__State *in)
+{
+    if (!hl_name_valid(in->parent, strlen(in->parent)) ||
+        in->root_sha256.len != PROGRAM_DIGEST_SIZE)
+        return -EPROTO;
+    out->has_state = true;
+    memcpy(out->parent, in->parent, strlen(in->parent) + 1);
+    memcpy(out->root_sha256, in->root_sha256.data, PROGRAM_DIGEST_SIZE);
+    out->root_size = in->root_size;
+    out->state_size = in->pages_size;
+    return 0;
+}
+
 int program_entry_from_control(struct program_entry *out, const Hl__Control__Entry *in,
                                struct hl_error *err)
 {
@@ -220,6 +268,8 @@ int program_entry_from_control(struct program_entry *out, const Hl__Control__Ent
     out->private_ = in->private_;
     out->registered_unix_ns = in->registered_unix_ns;
     limits_from_control(&out->limits, in->limits);
+    if (in->state && entry_state(out, in->state) < 0)
+        return hl_error_set(err, -EPROTO, "the registry's entry has a state that is none");
     if (out->limits.memory == 0 || out->limits.io_size == 0 || out->limits.max_instances == 0 ||
         out->limits.deadline_ns == 0)
         return hl_error_set(err, -EPROTO, "the registry's entry has a limit of 0");
@@ -286,6 +336,9 @@ void program_entry_to_message(Hl__V1__Image *out, Hl__V1__Limits *limits,
     out->owner_uid = entry->owner_uid;
     out->private_ = entry->private_;
     out->registered_unix_ns = entry->registered_unix_ns;
+    out->parent = (char *)entry->parent;
+    out->state_bytes = entry->state_size;
+    out->root_bytes = entry->root_size;
     limits_to_message(limits, &entry->limits);
     out->limits = limits;
 }

@@ -38,6 +38,10 @@ struct program_entry {
     uint64_t registered_unix_ns;
     struct limits limits;
     struct hl_host_policy host; /* defaults filled in */
+    bool has_state;             /* made from a session: */
+    char parent[HL_NAME_MAX + 1];
+    uint8_t root_sha256[PROGRAM_DIGEST_SIZE];
+    uint64_t root_size, state_size;
 };
 
 /* The image's latest log lines: a ring, with a lock, since only guests that log come here. */
@@ -79,8 +83,10 @@ enum program_digest {
 struct program_load {
     struct program_entry entry; /* size is checked */
     enum program_digest digest;
-    int fd;          /* borrowed; where the program is read from */
-    int snapshot_fd; /* borrowed; a snapshot that may fit (hv/snapshot_file.h), or -1 */
+    int fd;                /* borrowed; where the program is read from */
+    int snapshot_fd;       /* borrowed; a snapshot that may fit (hv/snapshot_file.h), or -1 */
+    struct snapshot *root; /* of an entry with a state: borrowed, or NULL and then */
+    int root_fd;           /* where it is read from, borrowed */
     const struct snapshot_key
         *key; /* version and host of snapshots here; NULL without snapshot_fd */
     const struct hv_backend *hv;
@@ -97,6 +103,10 @@ struct program_load {
  * image_new and snapshot_build return; -EBADMSG for another digest; -ENOBUFS where the budget has
  * no room for its start-up. */
 int program_new(struct program **out, struct program_load *load, struct hl_error *err);
+
+/* The same for files that are kept for good, whatever version of hld wrote them. */
+struct snapshot_key program_state_key(const struct program_entry *entry,
+                                      const struct snapshot_key *key);
 
 /* key for this program, from one for this worker. */
 struct snapshot_key program_key(const struct program_entry *entry, const struct snapshot_key *key);

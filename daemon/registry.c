@@ -24,8 +24,8 @@ struct registry_change {
     bool drop;
     struct manifest manifest;
     struct registry_put put;
-    struct index_entry *entry; /* put: the new one */
-    struct index_blob *blob;   /* put: fresh, unless the digest is known already */
+    struct index_entry *entry;                /* put: the new one */
+    struct index_blob *blobs[REGISTRY_FILES]; /* put: fresh, for digests that are not known */
     struct hl_error err;
     int result;
 };
@@ -151,20 +151,64 @@ static int check_owner(const struct index_entry *entry, uid_t uid, struct hl_err
     return hl_error_set(err, -EACCES, "image '%s' is owned by another user", name);
 }
 
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+/* with_root: it is the one whose root is counted. */
+static uint64_t bytes_of(const struct manifest *m, bool with_root)
+{
+    uint64_t bytes = add(m->size, m->has_state ? m->parts[PART_STATE].size : 0);
+
+    return add(bytes, m->has_state && with_root ? m->parts[PART_ROOT].size : 0);
+}
+
+/* Whether it is another image of the one who wants m. */
+static bool counts(const struct index_entry *entry, const struct manifest *m)
+{
+    return entry->state == ENTRY_USABLE && entry->manifest.owner == m->owner &&
+           strcmp(entry->manifest.name, m->name) != 0;
+}
+
+static bool same_root(const struct manifest *a, const struct manifest *b)
+{
+    return a->has_state && b->has_state &&
+           memcmp(a->parts[PART_ROOT].sha256, b->parts[PART_ROOT].sha256, REGISTRY_SHA256_SIZE) ==
+               0;
+}
+
+/* A root that several images of a user have is counted once: with m, else with the first. */
+static bool first_of_root(const struct registry *registry, size_t at, const struct manifest *m)
+{
+    const struct index_array *all = &registry->index.entries;
+    const struct index_entry *entry = all->items[at];
+
+    if (same_root(&entry->manifest, m))
+        return false;
+    for (size_t i = 0; entry->manifest.has_state && i < at; i++) {
+        const struct index_entry *other = all->items[i];
+
+        if (counts(other, m) && same_root(&entry->manifest, &other->manifest))
+            return false;
+    }
+    return true;
+}
+
 static int check_quota(const struct registry *registry, const struct manifest *m,
                        const struct registry_quota *quota, struct hl_error *err)
 {
-    uint64_t images = 1, disk = m->size;
+    uint64_t images = 1, disk = bytes_of(m, true);
 
     for (size_t i = 0; i < registry->index.entries.count; i++) {
         const struct index_entry *entry = registry->index.entries.items[i];
 
-        if (entry->state != ENTRY_USABLE || entry->manifest.owner != m->owner ||
-            strcmp(entry->manifest.name, m->name) == 0)
+        if (!counts(entry, m))
             continue;
         images++;
-        if (__builtin_add_overflow(disk, entry->manifest.size, &disk))
-            disk = UINT64_MAX;
+        disk = add(disk, bytes_of(&entry->manifest, first_of_root(registry, i, m)));
     }
     if (images > quota->max_images)
         return hl_error_set(err, -EDQUOT, "max_images: at most %" PRIu32 " images of one user",
@@ -177,12 +221,43 @@ static int check_quota(const struct registry *registry, const struct manifest *m
     return 0;
 }
 
+static void change_free(struct registry_change *change)
+{
+    for (unsigned int i = 0; i < REGISTRY_FILES; i++)
+        free(change->blobs[i]);
+    free(change->entry);
+    free(change);
+}
+
+/* All that is allocated for it, and what is there. */
+static int prepare_put(struct registry_change *change, int program_fd, bool replaces)
+{
+    struct manifest_file files[REGISTRY_FILES];
+    unsigned int n = registry_files(&change->manifest, files);
+
+    change->put.manifest = &change->manifest;
+    change->put.program_fd = program_fd;
+    change->put.replaces = replaces;
+    change->entry = calloc(1, sizeof(*change->entry));
+    if (!change->entry)
+        return -ENOMEM;
+    for (unsigned int i = 0; i < n; i++) {
+        const struct index_blob *blob = index_find_blob(&change->registry->index, files[i].sha256);
+
+        change->put.blob_used[i] = blob != NULL;
+        change->put.blob_trusted[i] = blob && blob->state == BLOB_GOOD;
+        change->blobs[i] = calloc(1, sizeof(*change->blobs[i]));
+        if (!change->blobs[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 int registry_change_put(struct registry_change **out, struct registry *registry,
                         const struct manifest *manifest, int program_fd,
                         const struct registry_quota *quota, struct hl_error *err)
 {
     struct index_entry *old = index_find(&registry->index, manifest->name);
-    struct index_blob *blob = index_find_blob(&registry->index, manifest->sha256);
     struct registry_change *change;
     int r;
 
@@ -211,22 +286,13 @@ int registry_change_put(struct registry_change **out, struct registry *registry,
         else
             r = -ENOMEM;
     }
-    change->entry = r == 0 ? calloc(1, sizeof(*change->entry)) : NULL;
-    change->blob = r == 0 ? calloc(1, sizeof(*change->blob)) : NULL;
-    if (r < 0 || !change->entry || !change->blob) {
-        free(change->entry);
-        free(change->blob);
+    if (r == 0)
+        r = prepare_put(change, program_fd, old != NULL);
+    if (r < 0) {
         free(change->manifest.host);
-        free(change);
-        return r < 0 ? r : -ENOMEM;
+        change_free(change);
+        return r;
     }
-    change->put = (struct registry_put){
-        .manifest = &change->manifest,
-        .program_fd = program_fd,
-        .blob_used = blob != NULL,
-        .blob_trusted = blob && blob->state == BLOB_GOOD,
-        .replaces = old != NULL,
-    };
     registry->changing = true;
     *out = change;
     return 0;
@@ -287,15 +353,9 @@ bool registry_change_make_room(struct registry_change *change)
     return any;
 }
 
-/* Takes the name's entry out, and its program from the disk if no other name has it. */
-static void forget(struct registry *registry, const char *name)
+/* A file goes with its last name. */
+static void release(struct registry *registry, struct index_blob *blob)
 {
-    struct index_entry *old = index_remove(&registry->index, name);
-    struct index_blob *blob = old ? old->blob : NULL;
-
-    if (old && old->snapshot > 0)
-        registry_snapshot_remove(&registry->store, name);
-    index_entry_free(old);
     if (!blob || --blob->references > 0)
         return;
     registry_store_collect(&registry->store, blob->sha256);
@@ -303,26 +363,60 @@ static void forget(struct registry *registry, const char *name)
     free(blob);
 }
 
-static void commit_put(struct registry_change *change)
+/* Takes the name's entry out, and its files from the disk if no other name has them. */
+static void forget(struct registry *registry, const char *name)
+{
+    struct index_entry *old = index_remove(&registry->index, name);
+
+    if (!old)
+        return;
+    if (old->snapshot > 0)
+        registry_snapshot_remove(&registry->store, name);
+    release(registry, old->blob);
+    for (unsigned int i = 0; i < MANIFEST_PARTS; i++)
+        release(registry, old->parts[i]);
+    index_entry_free(old);
+}
+
+/* The blob of the change's file number i, referred to once more. */
+static struct index_blob *commit_blob(struct registry_change *change, unsigned int i,
+                                      const struct manifest_file *file)
 {
     struct registry *registry = change->registry;
-    struct index_blob *blob = index_find_blob(&registry->index, change->manifest.sha256);
-    struct index_entry *entry = change->entry;
+    struct index_blob *blob = index_find_blob(&registry->index, file->sha256);
 
     if (!blob) {
-        blob = HL_STEAL(change->blob);
-        memcpy(blob->sha256, change->manifest.sha256, REGISTRY_SHA256_SIZE);
-        blob->size = change->manifest.size;
+        blob = HL_STEAL(change->blobs[i]);
+        memcpy(blob->sha256, file->sha256, REGISTRY_SHA256_SIZE);
+        blob->size = file->size;
         index_add_blob(&registry->index, blob);
     }
     blob->state = BLOB_GOOD;
-    if (!change->put.blob_trusted)
+    if (!change->put.blob_trusted[i])
         blob->stamp = (struct registry_stamp){0}; /* what stands there now was written, not read */
-    blob->references++; /* before forget, which may drop the same program's last other name */
+    blob->references++;
+    return blob;
+}
+
+static void commit_put(struct registry_change *change)
+{
+    struct registry *registry = change->registry;
+    struct index_entry *entry = change->entry;
+    struct manifest_file files[REGISTRY_FILES];
+    unsigned int n = registry_files(&change->manifest, files);
+
+    /* Before forget, which may drop the same files' last other name. */
+    for (unsigned int i = 0; i < n; i++) {
+        struct index_blob *blob = commit_blob(change, i, &files[i]);
+
+        if (i == 0)
+            entry->blob = blob;
+        else
+            entry->parts[i - 1] = blob;
+    }
     forget(registry, change->manifest.name);
     entry->manifest = change->manifest;
     entry->state = ENTRY_USABLE;
-    entry->blob = blob;
     entry->generation = ++registry->generation;
     index_add(&registry->index, entry);
     change->entry = NULL;
@@ -344,9 +438,7 @@ int registry_change_end(struct registry_change *change, struct manifest *manifes
     if (manifest)
         *manifest = change->manifest;
     change->registry->changing = false;
-    free(change->entry);
-    free(change->blob);
-    free(change);
+    change_free(change);
     return r;
 }
 

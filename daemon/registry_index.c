@@ -37,12 +37,12 @@ static size_t lower(const struct index_array *array, int (*compare)(const void *
     return low;
 }
 
-static int array_reserve(struct index_array *array)
+static int array_reserve(struct index_array *array, size_t more)
 {
     size_t size = array->size ? array->size * 2 : 64;
     void **items;
 
-    if (array->count < array->size)
+    if (array->count + more <= array->size)
         return 0;
     items = reallocarray(array->items, size, sizeof(*items));
     if (!items)
@@ -81,9 +81,9 @@ static void array_fini(struct index_array *array)
 
 int index_reserve(struct index *index)
 {
-    int r = array_reserve(&index->entries);
+    int r = array_reserve(&index->entries, 1);
 
-    return r < 0 ? r : array_reserve(&index->blobs);
+    return r < 0 ? r : array_reserve(&index->blobs, REGISTRY_FILES);
 }
 
 void index_fini(struct index *index)

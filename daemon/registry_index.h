@@ -21,9 +21,10 @@ struct index_entry {
     struct manifest manifest; /* host is the entry's */
     enum entry_state state;
     uint64_t generation;
-    struct index_blob *blob;   /* NULL unless state is ENTRY_USABLE */
-    uint64_t snapshot;         /* bytes of its file; 0: none */
-    uint64_t snapshot_version; /* changes whenever that is another */
+    struct index_blob *blob;                  /* NULL unless state is ENTRY_USABLE */
+    struct index_blob *parts[MANIFEST_PARTS]; /* NULL without a state */
+    uint64_t snapshot;                        /* bytes of its file; 0: none */
+    uint64_t snapshot_version;                /* changes whenever that is another */
 };
 
 struct index_array {
@@ -44,7 +45,7 @@ struct registry {
     bool changing;
 };
 
-/* Room for one more of each, so that the next index_add and index_add_blob cannot fail. */
+/* Room for one more image with all its files, so that index_add and index_add_blob cannot fail. */
 int index_reserve(struct index *index);
 void index_fini(struct index *index);
 void index_entry_free(struct index_entry *entry); /* NULL is allowed */

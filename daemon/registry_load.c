@@ -70,36 +70,57 @@ static int read_manifest(int dir, const char *name, char *text, size_t size, siz
     return 0;
 }
 
-static enum blob_state look_for_program(const struct registry *registry, const struct manifest *m)
+static enum blob_state look_for_file(const struct registry *registry,
+                                     const struct manifest_file *file, const char *name)
 {
     struct hl_error err = HL_ERROR_INIT;
     int fd;
 
-    if (registry_store_program(&registry->store, m->sha256, m->size, false, &fd, NULL, &err) < 0) {
-        log_error("image %s cannot be called: %s", m->name, err.text);
+    if (registry_store_program(&registry->store, file->sha256, file->size, false, &fd, NULL, &err) <
+        0) {
+        log_error("image %s cannot be called: %s", name, err.text);
         return BLOB_DAMAGED;
     }
     close(fd);
     return BLOB_UNCHECKED;
 }
 
-static struct index_blob *blob_of(struct registry *registry, const struct manifest *m)
+static struct index_blob *blob_of(struct registry *registry, const struct manifest_file *file,
+                                  const char *name)
 {
-    struct index_blob *blob = index_find_blob(&registry->index, m->sha256);
+    struct index_blob *blob = index_find_blob(&registry->index, file->sha256);
 
-    if (blob)
-        return blob;
-    blob = calloc(1, sizeof(*blob));
-    if (!blob)
-        return NULL;
-    memcpy(blob->sha256, m->sha256, sizeof(blob->sha256));
-    blob->size = m->size;
-    blob->state = look_for_program(registry, m);
-    index_add_blob(&registry->index, blob);
+    if (!blob) {
+        blob = calloc(1, sizeof(*blob));
+        if (!blob)
+            return NULL;
+        memcpy(blob->sha256, file->sha256, sizeof(blob->sha256));
+        blob->size = file->size;
+        blob->state = look_for_file(registry, file, name);
+        index_add_blob(&registry->index, blob);
+    }
+    blob->references++;
     return blob;
 }
 
 HL_DEFINE_CLEANUP(struct index_entry *, index_entry_free)
+static int find_files(struct registry *registry, struct index_entry *entry)
+{
+    struct manifest_file files[REGISTRY_FILES];
+    unsigned int n = registry_files(&entry->manifest, files);
+
+    for (unsigned int i = 0; i < n; i++) {
+        struct index_blob *blob = blob_of(registry, &files[i], entry->manifest.name);
+
+        if (!blob)
+            return -ENOMEM;
+        if (i == 0)
+            entry->blob = blob;
+        else
+            entry->parts[i - 1] = blob;
+    }
+    return 0;
+}
 
 /* Returns: 0 (the entry may be an unusable one), or -ENOMEM. */
 static int load_manifest(struct registry *registry, const char *name)
@@ -123,10 +144,9 @@ static int load_manifest(struct registry *registry, const char *name)
         memcpy(entry->manifest.name, name, strlen(name) + 1);
         entry->state = r == -EOPNOTSUPP ? ENTRY_FUTURE : ENTRY_DAMAGED;
     } else {
-        entry->blob = blob_of(registry, &entry->manifest);
-        if (!entry->blob)
-            return -ENOMEM;
-        entry->blob->references++;
+        r = find_files(registry, entry);
+        if (r < 0)
+            return r;
     }
     entry->generation = ++registry->generation;
     index_add(&registry->index, HL_STEAL(entry));

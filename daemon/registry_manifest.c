@@ -18,8 +18,9 @@
 #include "base/cleanup.h"
 #include "base/host_policy.h"
 
+/* What an older hld would misread has another number: it keeps such images as they are. */
 #define VERSION_PLAIN '1'
-#define VERSION_HOST  '2' /* with a policy of host functions */
+#define VERSION_MORE  '2' /* with a policy of host functions, or a state */
 
 static void json_drop(json_t **json)
 {
@@ -71,6 +72,22 @@ static json_t *encode_host(const struct hl_host_policy *host)
                      (int)host->deterministic);
 }
 
+/* Returns: 0 or -ENOMEM. */
+static int add_state(json_t *json, const struct manifest *m)
+{
+    char root[REGISTRY_HEX_SIZE], state[REGISTRY_HEX_SIZE];
+
+    registry_hex(root, m->parts[PART_ROOT].sha256);
+    registry_hex(state, m->parts[PART_STATE].sha256);
+    return json_object_set_new(json, "state",
+                               json_pack("{s:s, s:s, s:I, s:s, s:I}", "parent", m->parent, "root",
+                                         root, "root_size", (json_int_t)m->parts[PART_ROOT].size,
+                                         "pages", state, "pages_size",
+                                         (json_int_t)m->parts[PART_STATE].size)) < 0
+               ? -ENOMEM
+               : 0;
+}
+
 int manifest_encode(const struct manifest *m, char **text, size_t *len)
 {
     const struct configuration_limits *l = &m->limits;
@@ -80,7 +97,8 @@ int manifest_encode(const struct manifest *m, char **text, size_t *len)
     char hex[REGISTRY_HEX_SIZE], check[REGISTRY_HEX_SIZE];
     int n;
 
-    if (m->size > INT64_MAX || m->registered_ns > INT64_MAX || l->memory > INT64_MAX ||
+    if (m->parts[PART_ROOT].size > INT64_MAX || m->parts[PART_STATE].size > INT64_MAX ||
+        m->size > INT64_MAX || m->registered_ns > INT64_MAX || l->memory > INT64_MAX ||
         l->deadline_ns > INT64_MAX || l->io_size > INT64_MAX)
         return -ERANGE;
     registry_hex(hex, m->sha256);
@@ -91,14 +109,15 @@ int manifest_encode(const struct manifest *m, char **text, size_t *len)
                      "deadline_ns", (json_int_t)l->deadline_ns, "min_instances",
                      (json_int_t)l->min_instances, "max_instances", (json_int_t)l->max_instances,
                      "max_queue", (json_int_t)l->max_queue, "io_size", (json_int_t)l->io_size);
-    if (!json || (has_host && json_object_set_new(json, "host", encode_host(m->host)) < 0))
+    if (!json || (has_host && json_object_set_new(json, "host", encode_host(m->host)) < 0) ||
+        (m->has_state && add_state(json, m) < 0))
         return -ENOMEM;
     body = json_dumps(json, JSON_INDENT(2));
     if (!body)
         return -ENOMEM;
     digest(check, body, strlen(body));
-    n = asprintf(text, REGISTRY_MANIFEST_KIND "%c %s\n%s", has_host ? VERSION_HOST : VERSION_PLAIN,
-                 check, body);
+    n = asprintf(text, REGISTRY_MANIFEST_KIND "%c %s\n%s",
+                 has_host || m->has_state ? VERSION_MORE : VERSION_PLAIN, check, body);
     if (n < 0)
         return -ENOMEM;
     *len = (size_t)n;
@@ -109,6 +128,29 @@ struct numbers {
     json_int_t size, owner, registered;
     json_int_t memory, deadline, min_instances, max_instances, max_queue, io_size;
 };
+
+struct state_fields {
+    const char *parent, *root, *pages;
+    json_int_t root_size, pages_size;
+};
+
+static int take_state(struct manifest *m, const struct state_fields *state, struct hl_error *err)
+{
+    if (!state->parent)
+        return 0;
+    if (!hl_name_valid(state->parent, strlen(state->parent)))
+        return hl_error_set(err, -EBADMSG, "its parent has no image's name");
+    if (registry_unhex(m->parts[PART_ROOT].sha256, state->root) < 0 ||
+        registry_unhex(m->parts[PART_STATE].sha256, state->pages) < 0)
+        return hl_error_set(err, -EBADMSG, "a part of its state has no digest");
+    if (state->root_size <= 0 || state->pages_size <= 0)
+        return hl_error_set(err, -EBADMSG, "a part of its state has no size");
+    m->has_state = true;
+    memcpy(m->parent, state->parent, strlen(state->parent) + 1);
+    m->parts[PART_ROOT].size = (uint64_t)state->root_size;
+    m->parts[PART_STATE].size = (uint64_t)state->pages_size;
+    return 0;
+}
 
 static bool fits_u32(json_int_t n)
 {
@@ -161,24 +203,28 @@ static int take_host(struct manifest *m, json_t *json, struct hl_error *err)
     return r;
 }
 
-static int take_fields(struct manifest *m, const char *name, json_t *json, bool has_host,
+static int take_fields(struct manifest *m, const char *name, json_t *json, bool more,
                        struct hl_error *err)
 {
     json_t *host = NULL;
     const char *inner_name, *hex;
+    struct state_fields state = {0};
     struct numbers n;
     json_error_t why;
-    int is_private;
+    int is_private, r;
 
     if (json_unpack_ex(json, &why, JSON_STRICT,
-                       "{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s?o}",
+                       "{s:s, s:s, s:I, s:I, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s?o, "
+                       "s?{s:s, s:s, s:I, s:s, s:I}}",
                        "name", &inner_name, "sha256", &hex, "size", &n.size, "owner", &n.owner,
                        "private", &is_private, "registered_unix_ns", &n.registered, "limits",
                        "memory", &n.memory, "deadline_ns", &n.deadline, "min_instances",
                        &n.min_instances, "max_instances", &n.max_instances, "max_queue",
-                       &n.max_queue, "io_size", &n.io_size, "host", &host) < 0)
+                       &n.max_queue, "io_size", &n.io_size, "host", &host, "state", "parent",
+                       &state.parent, "root", &state.root, "root_size", &state.root_size, "pages",
+                       &state.pages, "pages_size", &state.pages_size) < 0)
         return hl_error_set(err, -EBADMSG, "%s", why.text);
-    if (has_host != (host != NULL))
+    if (more != (host || state.parent))
         return hl_error_set(err, -EBADMSG, "its version and its content do not fit");
     if (strcmp(inner_name, name) != 0 || !hl_name_valid(name, strlen(name)))
         return hl_error_set(err, -EBADMSG, "it names another image");
@@ -199,7 +245,8 @@ static int take_fields(struct manifest *m, const char *name, json_t *json, bool 
     m->limits.max_instances = (uint32_t)n.max_instances;
     m->limits.max_queue = (uint32_t)n.max_queue;
     m->limits.io_size = (uint64_t)n.io_size;
-    return has_host ? take_host(m, host, err) : 0;
+    r = take_state(m, &state, err);
+    return r == 0 && host ? take_host(m, host, err) : r;
 }
 
 int manifest_decode(struct manifest *m, const char *name, const char *text, size_t len,
@@ -210,7 +257,7 @@ int manifest_decode(struct manifest *m, const char *name, const char *text, size
     char check[REGISTRY_HEX_SIZE];
     const char *p = text;
     json_error_t why;
-    bool has_host;
+    bool more;
 
     memset(m, 0, sizeof(*m));
     if (len < sizeof(kind) - 1 || memcmp(p, kind, sizeof(kind) - 1) != 0)
@@ -219,8 +266,8 @@ int manifest_decode(struct manifest *m, const char *name, const char *text, size
     len -= sizeof(kind) - 1;
     if (len < 2)
         return hl_error_set(err, -EBADMSG, "it is cut short");
-    has_host = p[0] == VERSION_HOST;
-    if ((p[0] != VERSION_PLAIN && !has_host) || p[1] != ' ') {
+    more = p[0] == VERSION_MORE;
+    if ((p[0] != VERSION_PLAIN && !more) || p[1] != ' ') {
         if (*p < '0' || *p > '9')
             return hl_error_set(err, -EBADMSG, "its version is no number");
         return hl_error_set(err, -EOPNOTSUPP, "a newer hld wrote it");
@@ -235,5 +282,5 @@ int manifest_decode(struct manifest *m, const char *name, const char *text, size
     json = json_loadb(p + REGISTRY_HEX_SIZE, len - REGISTRY_HEX_SIZE, JSON_REJECT_DUPLICATES, &why);
     if (!json)
         return hl_error_set(err, -EBADMSG, "%s", why.text);
-    return take_fields(m, name, json, has_host, err);
+    return take_fields(m, name, json, more, err);
 }

@@ -23,6 +23,18 @@
 #define REGISTRY_MANIFEST_MAX  16384u
 #define REGISTRY_MANIFEST_KIND "hld-manifest "
 
+/* What an image that was made from a session's state has besides its program, files like it. */
+enum manifest_part {
+    PART_ROOT,  /* the snapshot that the state lies over */
+    PART_STATE, /* the pages that differ from it */
+    MANIFEST_PARTS,
+};
+
+struct manifest_file {
+    uint8_t sha256[REGISTRY_SHA256_SIZE];
+    uint64_t size;
+};
+
 struct manifest {
     char name[HL_NAME_MAX + 1];
     uint8_t sha256[REGISTRY_SHA256_SIZE];
@@ -32,6 +44,9 @@ struct manifest {
     uint64_t registered_ns;             /* CLOCK_REALTIME */
     struct configuration_limits limits; /* as asked for: 0 is the default of the day */
     struct hl_host_policy *host;        /* NULL: an empty one; whose it is, its holder says */
+    bool has_state;
+    struct manifest_file parts[MANIFEST_PARTS];
+    char parent[HL_NAME_MAX + 1]; /* the name its session was opened by */
 };
 
 /* *text: NUL-terminated, the caller's to free. Returns: 0, -ERANGE for a number JSON here cannot

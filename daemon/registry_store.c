@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -117,10 +118,10 @@ void registry_store_close(struct registry_store *store)
     store->images = store->manifests = store->snapshots = store->lock = -1;
 }
 
-/* Reads size bytes of from and hashes them; what was hashed is written to `to` unless that is -1.
- * Returns: 0; -EINVAL when the digest is another or the file ends early. */
-static int copy_and_check(const struct registry_io *io, int from, int to, uint64_t size,
-                          const uint8_t expected[REGISTRY_SHA256_SIZE])
+/* Reads size bytes of from, from at on, and hashes them; what was hashed is written to `to` unless
+ * that is -1. Returns: 0; -EINVAL when the digest is another or the file ends early. */
+static int copy_and_check(const struct registry_io *io, int from, uint64_t begin, int to,
+                          uint64_t size, const uint8_t expected[REGISTRY_SHA256_SIZE])
 {
     _cleanup_free_ uint8_t *buf = malloc(COPY_SIZE);
     uint8_t actual[REGISTRY_SHA256_SIZE];
@@ -132,7 +133,7 @@ static int copy_and_check(const struct registry_io *io, int from, int to, uint64
     crypto_hash_sha256_init(&hash);
     while (at < size) {
         size_t want = size - at < COPY_SIZE ? (size_t)(size - at) : COPY_SIZE;
-        ssize_t n = pread(from, buf, want, (off_t)at);
+        ssize_t n = pread(from, buf, want, (off_t)(begin + at));
         int r;
 
         if (n < 0 && errno == EINTR)
@@ -151,20 +152,32 @@ static int copy_and_check(const struct registry_io *io, int from, int to, uint64
     return sodium_memcmp(actual, expected, sizeof(actual)) == 0 ? 0 : -EINVAL;
 }
 
-/* temp becomes a synced program under its digest. */
-static int put_program(const struct registry_store *store, const struct registry_put *put,
-                       const char *hex, struct hl_error *err)
+unsigned int registry_files(const struct manifest *m, struct manifest_file files[REGISTRY_FILES])
+{
+    memcpy(files[0].sha256, m->sha256, sizeof(files[0].sha256));
+    files[0].size = m->size;
+    if (!m->has_state)
+        return 1;
+    memcpy(&files[1], m->parts, sizeof(m->parts));
+    return REGISTRY_FILES;
+}
+
+/* What stands at `begin` of the memory file becomes a synced file under its digest. */
+static int put_file(const struct registry_store *store, const struct registry_put *put,
+                    const struct manifest_file *file, uint64_t begin, bool used,
+                    struct hl_error *err)
 {
     const struct registry_io *io = store->io;
     _cleanup_close_ int fd = -1;
-    char temp[REGISTRY_TEMP_SIZE];
+    char temp[REGISTRY_TEMP_SIZE], hex[REGISTRY_HEX_SIZE];
     bool renamed = false;
     int r;
 
+    registry_hex(hex, file->sha256);
     r = fd = registry_temp_open(io, store->images, temp);
     if (r < 0)
         return hl_error_set(err, r, "cannot make a file for the program: %s", strerror(-r));
-    r = copy_and_check(io, put->program_fd, fd, put->manifest->size, put->manifest->sha256);
+    r = copy_and_check(io, put->program_fd, begin, fd, file->size, file->sha256);
     if (r == -EINVAL)
         hl_error_set(err, r, "the program's SHA-256 is not %s", hex);
     if (r == 0)
@@ -181,9 +194,54 @@ static int put_program(const struct registry_store *store, const struct registry
         hl_error_set(err, r, "cannot write the program: %s", strerror(-r));
     if (!renamed)
         io->unlink(store->images, temp);
-    else if (!put->blob_used)
+    else if (!used)
         io->unlink(store->images, hex);
     return r;
+}
+
+/* Who puts in what is there already has to have it all the same: a digest is no key to it. */
+static int check_file(const struct registry_store *store, const struct registry_put *put,
+                      const struct manifest_file *file, uint64_t begin, struct hl_error *err)
+{
+    char hex[REGISTRY_HEX_SIZE];
+    int r = copy_and_check(store->io, put->program_fd, begin, -1, file->size, file->sha256);
+
+    registry_hex(hex, file->sha256);
+    if (r == -EINVAL)
+        return hl_error_set(err, r, "the program's SHA-256 is not %s", hex);
+    return r < 0 ? hl_error_set(err, r, "cannot read the program: %s", strerror(-r)) : 0;
+}
+
+/* The first n files, where they were not there before. */
+static void take_back(const struct registry_store *store, const struct registry_put *put,
+                      const struct manifest_file *files, unsigned int n)
+{
+    char hex[REGISTRY_HEX_SIZE];
+
+    for (unsigned int i = 0; i < n; i++) {
+        registry_hex(hex, files[i].sha256);
+        if (!put->blob_used[i])
+            store->io->unlink(store->images, hex);
+    }
+}
+
+static int put_files(const struct registry_store *store, const struct registry_put *put,
+                     const struct manifest_file *files, unsigned int n, struct hl_error *err)
+{
+    uint64_t begin = 0;
+
+    for (unsigned int i = 0; i < n; i++) {
+        int r = put->blob_used[i] && put->blob_trusted[i]
+                    ? check_file(store, put, &files[i], begin, err)
+                    : put_file(store, put, &files[i], begin, put->blob_used[i], err);
+
+        if (r < 0) {
+            take_back(store, put, files, i);
+            return r;
+        }
+        begin += files[i].size;
+    }
+    return 0;
 }
 
 /* Under temp stands the new manifest. With RENAME_EXCHANGE temp is the old one afterwards, and
@@ -251,32 +309,24 @@ static int put_manifest(const struct registry_store *store, const struct registr
 int registry_store_put(const struct registry_store *store, const struct registry_put *put,
                        struct hl_error *err)
 {
-    const struct manifest *m = put->manifest;
+    struct manifest_file files[REGISTRY_FILES];
+    unsigned int n = registry_files(put->manifest, files);
     char hex[REGISTRY_HEX_SIZE];
     bool undone;
-    int r;
+    int r = put_files(store, put, files, n, err);
 
-    registry_hex(hex, m->sha256);
-    if (put->blob_used && put->blob_trusted) {
-        r = copy_and_check(store->io, put->program_fd, -1, m->size, m->sha256);
-        if (r == -EINVAL)
-            return hl_error_set(err, r, "the program's SHA-256 is not %s", hex);
-        if (r < 0)
-            return hl_error_set(err, r, "cannot read the program: %s", strerror(-r));
-    } else {
-        r = put_program(store, put, hex, err);
-        if (r < 0)
-            return r;
-    }
+    if (r < 0)
+        return r;
     r = put_manifest(store, put, &undone, err);
     if (r == 0)
         return 0;
+    registry_hex(hex, files[0].sha256);
     if (!undone)
         log_error("image %s: %s, and that cannot be undone: after a restart the name may stand for "
                   "program %s",
-                  m->name, err ? err->text : strerror(-r), hex);
-    else if (!put->blob_used)
-        store->io->unlink(store->images, hex);
+                  put->manifest->name, err ? err->text : strerror(-r), hex);
+    else
+        take_back(store, put, files, n);
     return r;
 }
 
@@ -328,13 +378,44 @@ int registry_store_program(const struct registry_store *store,
             .changed_s = st.st_ctim.tv_sec,
             .changed_ns = st.st_ctim.tv_nsec,
         };
-    r = check ? copy_and_check(store->io, opened, -1, size, sha256) : 0;
+    r = check ? copy_and_check(store->io, opened, 0, -1, size, sha256) : 0;
     if (r == -EINVAL)
         return hl_error_set(err, -EBADMSG, "program %s is damaged: its content has another digest",
                             hex);
     if (r < 0)
         return hl_error_set(err, r, "program %s cannot be read: %s", hex, strerror(-r));
     *fd = hl_steal_fd(&opened);
+    return 0;
+}
+
+static ssize_t plain_write(int fd, const void *data, size_t len)
+{
+    ssize_t n = write(fd, data, len);
+
+    return n < 0 ? -errno : n;
+}
+
+int registry_store_copy(const struct registry_store *store, const struct manifest_file *file,
+                        int *fd, struct hl_error *err)
+{
+    static const struct registry_io to_memory = {.write = plain_write};
+    _cleanup_close_ int opened = -1, memory = -1;
+    int r = registry_store_program(store, file->sha256, file->size, false, &opened, NULL, err);
+
+    if (r < 0)
+        return r;
+    memory = memfd_create("hld-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory < 0)
+        return hl_error_set(err, -errno, "a memory file: %s", strerror(errno));
+    r = copy_and_check(&to_memory, opened, 0, memory, file->size, file->sha256);
+    if (r == -EINVAL)
+        return hl_error_set(err, -EBADMSG, "a part of its state is damaged");
+    if (r == 0 &&
+        fcntl(memory, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        r = -errno;
+    if (r < 0)
+        return hl_error_set(err, r, "reading its state: %s", strerror(-r));
+    *fd = hl_steal_fd(&memory);
     return 0;
 }
 

@@ -41,14 +41,21 @@ int registry_store_open(struct registry_store *store, const char *state_dir,
                         const struct registry_io *io, struct hl_error *err);
 void registry_store_close(struct registry_store *store);
 
-/* What registry_store_put finds on the disk. */
+/* What registry_store_put finds on the disk: of the program, then of the parts. */
+#define REGISTRY_FILES (1u + MANIFEST_PARTS)
+
 struct registry_put {
     const struct manifest *manifest;
-    int program_fd;    /* sealed memfd of manifest->size bytes; borrowed */
-    bool blob_used;    /* images/<sha256> belongs to a registered image */
-    bool blob_trusted; /* and its content was found good since the start */
-    bool replaces;     /* the name has a manifest */
+    int program_fd; /* sealed memfd: the program, then the parts, as long as manifest says; borrowed
+                     */
+    bool blob_used[REGISTRY_FILES];    /* images/<sha256> belongs to a registered image */
+    bool blob_trusted[REGISTRY_FILES]; /* and its content was found good since the start */
+    bool replaces;                     /* the name has a manifest */
 };
+
+/* The manifest's files in that order. Returns: how many. */
+unsigned int registry_files(const struct manifest *manifest,
+                            struct manifest_file files[REGISTRY_FILES]);
 
 /* Program, then manifest, each synced before the next. On failure the disk is as it was; where even
  * that fails, the name stands for the old program or the new one, both whole.
@@ -68,6 +75,11 @@ void registry_store_collect(const struct registry_store *store,
 int registry_store_program(const struct registry_store *store,
                            const uint8_t sha256[REGISTRY_SHA256_SIZE], uint64_t size, bool check,
                            int *fd, struct registry_stamp *stamp, struct hl_error *err);
+
+/* *fd: a sealed copy in memory of a file among the programs, checked while it was copied. Returns:
+ * as registry_store_program; -ENOMEM. */
+int registry_store_copy(const struct registry_store *store, const struct manifest_file *file,
+                        int *fd, struct hl_error *err);
 
 bool registry_stamp_same(const struct registry_stamp *a, const struct registry_stamp *b);
 

@@ -16,10 +16,9 @@ static const struct {
     const char *name;
     const struct service_method *methods;
 } services[] = {
-    {SERVICE_FUNCTIONS, service_functions},
-    {SERVICE_HOST, service_host},
-    {SERVICE_IMAGES, service_images},
-    {SERVICE_DAEMON, service_daemon},
+    {SERVICE_FUNCTIONS, service_functions}, {SERVICE_HOST, service_host},
+    {SERVICE_IMAGES, service_images},       {SERVICE_DAEMON, service_daemon},
+    {SERVICE_SESSIONS, service_sessions},
 };
 
 static const struct service_method *find_method(const struct envelope_request *envelope)

@@ -20,6 +20,7 @@ extern const struct service_method service_functions[];
 extern const struct service_method service_host[];
 extern const struct service_method service_images[];
 extern const struct service_method service_daemon[];
+extern const struct service_method service_sessions[];
 
 /* payload: of the frame, borrowed. Answers, now or later. */
 void service_serve(struct conn *conn, const struct frame_header *header, const uint8_t *payload);

@@ -88,7 +88,7 @@ static uint64_t total(const struct engine *engine, enum counter stat)
     return sum;
 }
 
-#define GAUGES 4
+#define GAUGES 5
 
 static void send_stats(struct stats_job *job)
 {
@@ -101,6 +101,7 @@ static void send_stats(struct stats_job *job)
         uint64_t value;
     } gauges[GAUGES] = {
         {"now_connections", atomic_load(&engine->connections)},
+        {"now_sessions", atomic_load(&engine->sessions)},
         {"now_vms", budget_used(&engine->budget, BUDGET_VMS)},
         {"now_guest_memory", budget_used(&engine->budget, BUDGET_GUEST_MEMORY)},
         {"now_client_bytes", budget_used(&engine->budget, BUDGET_CLIENT_BYTES)},

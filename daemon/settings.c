@@ -113,6 +113,8 @@ int settings_from_control(struct settings *out, const Hl__Control__Settings *in,
     out->max_vms = in->max_vms;
     out->max_deadline_ns = in->max_deadline_ns;
     out->slow_sender_ns = in->slow_sender_ns;
+    out->session_idle_ns = in->session_idle_ns;
+    out->max_sessions = in->max_sessions;
     limits_from_control(&out->defaults, in->defaults);
     limits_from_control(&out->maxima, in->maxima);
     set_default(&out->quantum_ns, MILLISECOND);
@@ -124,6 +126,7 @@ int settings_from_control(struct settings *out, const Hl__Control__Settings *in,
     set_default(&out->max_vms, 64);
     set_default(&out->max_deadline_ns, 300 * SECOND);
     set_default(&out->slow_sender_ns, 10 * SECOND);
+    set_default(&out->session_idle_ns, 300 * SECOND);
     fill_limits(&out->defaults, &defaults);
     fill_limits(&out->maxima, &maxima);
     return 0;

@@ -40,6 +40,8 @@ struct settings {
     struct limits defaults, maxima;
     uint64_t max_deadline_ns;
     uint64_t slow_sender_ns;
+    uint64_t session_idle_ns;
+    uint32_t max_sessions;
 };
 
 /* A value that is 0 where that has no meaning becomes a sane one: the front fills in its

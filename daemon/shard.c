@@ -27,6 +27,7 @@
 #include "daemon/host.h"
 #include "daemon/images.h"
 #include "daemon/pool.h"
+#include "daemon/session.h"
 #include "hv/timer.h"
 
 /* What the largest message may take when it is decoded: its bytes twice over, and the parts. */
@@ -156,6 +157,7 @@ static void become_quiet(struct shard *shard)
     uv_close((uv_handle_t *)&shard->deadline_timer, NULL);
     uv_close((uv_handle_t *)&shard->drain_timer, NULL);
     uv_close((uv_handle_t *)&shard->starve_timer, NULL);
+    uv_close((uv_handle_t *)&shard->session_timer, NULL);
     atomic_fetch_sub(&engine->unquiet, 1);
     if (shard->index != 0) {
         mailbox_post(&engine->shards[0].mailbox, &shard->quiet_mail, on_other_quiet);
@@ -202,6 +204,7 @@ static void stop(struct shard *shard)
     calls_stop_all(shard);
     while (!list_empty(&shard->conns))
         conn_close(LIST_ENTRY(shard->conns.next, struct conn, link));
+    sessions_stop(shard);
     if (shard->index == 0)
         images_stop(shard->engine);
 }
@@ -245,7 +248,8 @@ void shard_check_quiet(struct shard *shard)
     if (!shard->stopping && last && !is_needed(shard))
         stop(shard);
     shard->checking = false;
-    if (shard->stopping && last && shard->works == 0 && shard->away == 0 && !pools_resolving(shard))
+    if (shard->stopping && last && shard->works == 0 && shard->away == 0 && shard->nsessions == 0 &&
+        !pools_resolving(shard))
         become_quiet(shard);
 }
 
@@ -343,6 +347,7 @@ static void on_settings(struct mail *mail, void *owner)
     struct shard *shard = owner;
 
     shard->settings = news->settings;
+    sessions_arm(shard);
     free(news);
 }
 
@@ -408,6 +413,7 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     list_init(&shard->offers);
     list_init(&shard->stale_pools);
     list_init(&shard->idle_instances);
+    list_init(&shard->sessions);
     list_init(&shard->shells);
     list_init(&shard->chores);
     for (unsigned int i = 0; i < POOL_BUCKETS; i++)
@@ -423,8 +429,10 @@ int shard_init(struct shard *shard, struct engine *engine, unsigned int index,
     uv_timer_init(&shard->loop, &shard->deadline_timer);
     uv_timer_init(&shard->loop, &shard->drain_timer);
     uv_timer_init(&shard->loop, &shard->starve_timer);
+    uv_timer_init(&shard->loop, &shard->session_timer);
     shard->check.data = shard->idle.data = shard;
     shard->deadline_timer.data = shard->drain_timer.data = shard->starve_timer.data = shard;
+    shard->session_timer.data = shard;
     uv_check_start(&shard->check, on_check);
     shard->made = true;
     return 0;

@@ -36,6 +36,7 @@ struct shard {
     uv_timer_t deadline_timer;
     uv_timer_t drain_timer;
     uv_timer_t starve_timer; /* active while pools starve */
+    uv_timer_t session_timer;
     struct settings settings;
     struct stats stats;
     struct log_limit log_limit;
@@ -63,9 +64,11 @@ struct shard {
     struct list pools[POOL_BUCKETS]; /* by name, current versions */
     struct list stale_pools;         /* versions that were replaced and still have calls */
     struct list idle_instances;      /* of all pools, least recently used first */
-    struct list shells;              /* unbound, ready */
-    struct list chores;              /* pools that want more warm instances */
-    unsigned int resolving;          /* pools whose program is not known yet */
+    struct list sessions;            /* at home here, longest unused first */
+    unsigned int nsessions;
+    struct list shells;     /* unbound, ready */
+    struct list chores;     /* pools that want more warm instances */
+    unsigned int resolving; /* pools whose program is not known yet */
     uint64_t pools_made;
     unsigned int nshells;
     unsigned int shells_making; /* by the thread pool */

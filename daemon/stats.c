@@ -41,6 +41,8 @@ static const char *const names[] = {
     [STAT_HOST_CALLS] = "host_calls",
     [STAT_HOST_DENIED] = "host_denied",
     [STAT_HOST_PARKED] = "host_parked",
+    [STAT_SESSIONS] = "sessions",
+    [STAT_SESSIONS_IDLE] = "sessions_idle",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == STAT_COUNT, "a name for each counter");

@@ -44,11 +44,13 @@ enum counter {
     STAT_SNAPSHOTS_SAVED,   /* given to the front to be kept */
     STAT_CONNECTIONS,
     STAT_CONNECTIONS_REFUSED,
-    STAT_MALFORMED,   /* connections closed for a malformed frame */
-    STAT_SLOW,        /* connections closed for a sender or a reader too slow */
-    STAT_HOST_CALLS,  /* of guests, refused ones included */
-    STAT_HOST_DENIED, /* of those: names that the policy does not have */
-    STAT_HOST_PARKED, /* of those: given to a client, a service or the front */
+    STAT_MALFORMED,     /* connections closed for a malformed frame */
+    STAT_SLOW,          /* connections closed for a sender or a reader too slow */
+    STAT_HOST_CALLS,    /* of guests, refused ones included */
+    STAT_HOST_DENIED,   /* of those: names that the policy does not have */
+    STAT_HOST_PARKED,   /* of those: given to a client, a service or the front */
+    STAT_SESSIONS,      /* opened */
+    STAT_SESSIONS_IDLE, /* ended by their idle time */
     STAT_COUNT,
 };
 

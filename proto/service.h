@@ -8,6 +8,7 @@
 #define SERVICE_HOST      "hl.v1.HostFunctions"
 #define SERVICE_IMAGES    "hl.v1.Images"
 #define SERVICE_DAEMON    "hl.v1.Daemon"
+#define SERVICE_SESSIONS  "hl.v1.Sessions"
 
 #define DETAIL_GUEST_FAULT "type.googleapis.com/hl.v1.GuestFault"
 #define DETAIL_ACCOUNTING  "type.googleapis.com/hl.v1.Accounting"

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An image made from a session has the program of its parent, a root and the pages that differ from
+ * it. The root is the snapshot that the program's start-up left. For a parent that was made from a
+ * session itself it is the one that the parent's state lies over, as long as that state is small;
+ * past STATE_SMALL it is the parent's whole snapshot, made flat, so that its children have it once
+ * and not each. So a state never lies over another state, however long the family.
+ *
+ * The front stores a file that it has already only once, by its digest, which is why the root of a
+ * program has to come out the same each time it is written: its bytes depend on the snapshot alone.
+ */
+#include "config.h"
+
+#include "daemon/commit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define COPY_SIZE   (256u << 10)
+#define STATE_SMALL (512u << 10)
+#define SEALS       (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+void commit_fini(struct commit *commit)
+{
+    hl_cleanup_closep(&commit->fd);
+    commit->fd = -1;
+    charge_release(&commit->memory);
+}
+
+static int write_all(int fd, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Appends file->size bytes of from, and their digest to file. */
+static int append(int to, int from, struct commit_file *file)
+{
+    _cleanup_free_ uint8_t *buf = malloc(COPY_SIZE);
+    crypto_hash_sha256_state hash;
+    uint64_t at = 0;
+
+    if (!buf)
+        return -ENOMEM;
+    crypto_hash_sha256_init(&hash);
+    while (at < file->size) {
+        ssize_t n = pread(from, buf, COPY_SIZE, (off_t)at);
+        int r;
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        crypto_hash_sha256_update(&hash, buf, (size_t)n);
+        r = write_all(to, buf, (size_t)n);
+        if (r < 0)
+            return r;
+        at += (uint64_t)n;
+    }
+    crypto_hash_sha256_final(&hash, file->sha256);
+    return 0;
+}
+
+/* commit->fd becomes the program, and what follows is appended. */
+static int begin(struct commit *commit, const struct program *program)
+{
+    commit->fd = memfd_create("hld-commit", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (commit->fd < 0)
+        return -errno;
+    return write_all(commit->fd, program->elf, program->elf_size);
+}
+
+/* A file is there twice until it has been appended. */
+static bool reserve(void *opaque, uint64_t bytes)
+{
+    struct commit *commit = opaque;
+    uint64_t total;
+
+    return !__builtin_mul_overflow(bytes, 2, &total) &&
+           !__builtin_add_overflow(total, commit->size, &total) &&
+           charge_set(&commit->memory, commit->budget, BUDGET_PROGRAMS, total);
+}
+
+static int put_root(struct commit *commit, const struct snapshot *root, const struct hv_backend *hv,
+                    const struct snapshot_key *key, struct hl_error *err)
+{
+    _cleanup_close_ int fd = -1;
+    int r = snapshot_flat_write(&fd, &commit->root.size, root, hv, key, reserve, commit, err);
+
+    if (r == 0)
+        r = append(commit->fd, fd, &commit->root);
+    commit->size += commit->root.size;
+    return r;
+}
+
+static int put_pages(struct commit *commit, const struct history *history,
+                     const struct checkpoint *to, const struct snapshot *root,
+                     const struct hv_backend *hv, const struct snapshot_key *key,
+                     struct hl_error *err)
+{
+    _cleanup_close_ int fd = -1;
+    int r =
+        history_commit(&fd, &commit->pages.size, history, to, root, hv, key, reserve, commit, err);
+
+    if (r == 0)
+        r = append(commit->fd, fd, &commit->pages);
+    commit->size += commit->pages.size;
+    return r;
+}
+
+int commit_make(struct commit *commit, const struct program *program, const struct history *history,
+                const struct checkpoint *to, const struct hv_backend *hv,
+                const struct snapshot_key *key, struct budget *budget, struct hl_error *err)
+{
+    const struct snapshot_key own = program_state_key(&program->entry, key);
+    const struct snapshot *root = snapshot_root(program->snap);
+    int r;
+
+    if (!root || program->entry.state_size > STATE_SMALL)
+        root = program->snap;
+    commit->budget = budget;
+    commit->size = program->elf_size;
+    if (!reserve(commit, 0))
+        return hl_error_set(err, -ENOBUFS, "no room for another program now");
+    r = begin(commit, program);
+    if (r == 0)
+        r = put_root(commit, root, hv, &own, err);
+    if (r == 0)
+        r = put_pages(commit, history, to, root, hv, &own, err);
+    if (r == 0 && fcntl(commit->fd, F_ADD_SEALS, SEALS) < 0)
+        r = -errno;
+    (void)charge_set(&commit->memory, budget, BUDGET_PROGRAMS, commit->size);
+    return r < 0 ? hl_error_wrap(err, r, "writing the state") : 0;
+}

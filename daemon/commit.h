@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HL_DAEMON_COMMIT_H
+#define HL_DAEMON_COMMIT_H
+
+/* A session's state as the files of an image. */
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "daemon/budget.h"
+#include "daemon/program.h"
+#include "hv/checkpoint.h"
+
+struct commit_file {
+    uint8_t sha256[PROGRAM_DIGEST_SIZE];
+    uint64_t size;
+};
+
+struct commit {
+    int fd; /* a sealed memory file: program, root, pages */
+    struct commit_file root, pages;
+    uint64_t size; /* of it so far */
+    struct budget *budget;
+    struct charge memory; /* of BUDGET_PROGRAMS */
+};
+
+/* Blocks, any thread; the history is the caller's alone meanwhile. Returns: 0; -ENOBUFS where the
+ * budget has no room; as history_commit. */
+int commit_make(struct commit *commit, const struct program *program, const struct history *history,
+                const struct checkpoint *to, const struct hv_backend *hv,
+                const struct snapshot_key *key, struct budget *budget, struct hl_error *err);
+void commit_fini(struct commit *commit);
+
+#endif

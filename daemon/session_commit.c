@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A session becomes an image: its files are made on the thread pool and handed to the registry,
+ * which decides as it does about any registration. Meanwhile the session is the use's; it goes on
+ * as it was.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "daemon/commit.h"
+#include "daemon/control_link.h"
+#include "daemon/engine.h"
+#include "daemon/images.h"
+#include "daemon/policy.h"
+#include "daemon/pool.h"
+#include "daemon/session.h"
+#include "daemon/shard.h"
+
+struct session_commit {
+    struct session_use *use;
+    struct commit commit;
+    struct checkpoint *made; /* of the state of now, while it is written */
+    struct control_request control;
+    Hl__Control__Register message;
+    Hl__Control__State state;
+    Hl__Control__LimitSet limits;
+    struct policy_packet host;
+};
+
+static void end(struct session_commit *c)
+{
+    struct session_use *use = c->use;
+    struct session *s = use->session;
+
+    checkpoint_free(s->history, c->made);
+    commit_fini(&c->commit);
+    free(c);
+    session_worked(s, use);
+}
+
+static void fail(struct session_commit *c, enum hl_status status, const char *text)
+{
+    c->use->status = status;
+    if (text != c->use->err.text)
+        hl_error_set(&c->use->err, -1, "%s", text);
+    end(c);
+}
+
+/* On shard 0. The name stands for another image: what comes after must not find the old one. */
+static void on_seen(struct control_request *control)
+{
+    struct session_commit *c = LIST_ENTRY(control, struct session_commit, control);
+
+    if (control->reply->status == HL_STATUS_OK)
+        images_invalidate(control->shard->engine, c->use->name);
+}
+
+static void on_registered(struct control_request *control)
+{
+    struct session_commit *c = LIST_ENTRY(control, struct session_commit, control);
+    const Hl__Control__Reply *reply = control->reply;
+    int status = reply ? reply->status : HL_STATUS_UNAVAILABLE;
+
+    hl_cleanup_closep(&control->reply_fd);
+    if (status < 0 || status > HL_STATUS_UNAUTHENTICATED)
+        status = HL_STATUS_UNKNOWN;
+    if (status != HL_STATUS_OK) {
+        fail(c, (enum hl_status)status, reply ? reply->message : "hld is stopping");
+        return;
+    }
+    c->use->pages = c->commit.pages.size;
+    end(c);
+}
+
+static void register_image(struct session_commit *c)
+{
+    struct session *s = c->use->session;
+    struct program_entry *entry = &s->pool->program->entry;
+
+    hl__control__state__init(&c->state);
+    c->state.parent = entry->name;
+    c->state.root_sha256.data = c->commit.root.sha256;
+    c->state.root_sha256.len = PROGRAM_DIGEST_SIZE;
+    c->state.root_size = c->commit.root.size;
+    c->state.pages_sha256.data = c->commit.pages.sha256;
+    c->state.pages_sha256.len = PROGRAM_DIGEST_SIZE;
+    c->state.pages_size = c->commit.pages.size;
+    hl__control__register__init(&c->message);
+    limits_to_control(&c->limits, &entry->limits);
+    c->message.name = c->use->name;
+    c->message.size = entry->size;
+    c->message.sha256.data = entry->sha256;
+    c->message.sha256.len = PROGRAM_DIGEST_SIZE;
+    c->message.private_ = c->use->private_ || entry->private_;
+    c->message.limits = &c->limits;
+    policy_to_control(&c->host, &entry->host);
+    c->message.host = &c->host.policy;
+    c->message.state = &c->state;
+    hl__control__request__init(&c->control.request);
+    c->control.request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
+    c->control.request.register_ = &c->message;
+    c->control.shard = s->home;
+    c->control.fd = c->commit.fd;
+    c->control.snapshot_fd = -1;
+    c->control.seen = on_seen;
+    c->control.done = on_registered;
+    control_link_request(s->home->engine, &c->control);
+}
+
+static int make(struct session_commit *c)
+{
+    struct session_use *use = c->use;
+    struct session *s = use->session;
+    struct engine *engine = s->home->engine;
+    const struct checkpoint *to = c->made;
+    uint64_t pages;
+    int r = 0;
+
+    if (use->checkpoint > 0) {
+        to = s->checkpoints[use->checkpoint - 1];
+    } else {
+        r = history_checkpoint(s->history, s->pooled->inst, &c->made, &pages, &use->err);
+        to = c->made;
+    }
+    if (r < 0)
+        return r;
+    return commit_make(&c->commit, s->pool->program, s->history, to, engine->hv, images_key(engine),
+                       &engine->budget, &use->err);
+}
+
+static void make_work(uv_work_t *uv)
+{
+    struct session_use *use = uv->data;
+
+    use->result = make(use->commit);
+}
+
+static void on_made(uv_work_t *uv, int status)
+{
+    struct session_use *use = uv->data;
+    struct shard *home = use->session->home;
+    int r = status < 0 ? hl_error_wrap(&use->err, status, "the thread pool") : use->result;
+
+    home->works--;
+    if (r < 0)
+        fail(use->commit,
+             r == -EOPNOTSUPP ? HL_STATUS_FAILED_PRECONDITION : hl_status_from_errno(r),
+             use->err.text);
+    else
+        register_image(use->commit);
+    shard_check_quiet(home);
+}
+
+void session_commit(struct session *s, struct session_use *use)
+{
+    struct session_commit *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        use->status = HL_STATUS_RESOURCE_EXHAUSTED;
+        hl_error_set(&use->err, -ENOMEM, "out of memory");
+        session_worked(s, use);
+        return;
+    }
+    c->use = use;
+    c->commit.fd = -1;
+    use->commit = c;
+    use->uv.data = use;
+    s->home->works++;
+    uv_queue_work(&s->home->loop, &use->uv, make_work, on_made);
+}
