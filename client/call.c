@@ -43,12 +43,20 @@ static int encode(struct encoded_call *out, const struct hl_client *client,
                                  "argument %zu: not a type that can be sent", i + 1);
         out->pointers[i] = &out->values[i];
     }
-    out->request.image = (char *)call->image;
+    if (call->image)
+        out->request.image = (char *)call->image;
+    if (call->session)
+        out->request.session = (char *)call->session;
     out->request.function = (char *)call->function;
     out->request.n_args = call->nargs;
     out->request.args = out->pointers;
     out->request.depth = client->depth;
     return 0;
+}
+
+static const char *service_of(const struct hl_call *call)
+{
+    return call->session ? SERVICE_SESSIONS : SERVICE_FUNCTIONS;
 }
 
 void accounting_copy(struct hl_accounting *out, const Hl__V1__Accounting *in)
@@ -145,7 +153,8 @@ static int invoke(struct hl_client *client, struct pending *p, const struct hl_c
     encoded->request.call_id = id;
     if (call->timeout_ns > 0 && __builtin_add_overflow(call->timeout_ns, GRACE, &wait_ns))
         wait_ns = 0;
-    r = request_run(client, SERVICE_FUNCTIONS, with_host ? "InvokeWithHost" : "Invoke",
+    r = request_run(client, with_host ? SERVICE_FUNCTIONS : service_of(call),
+                    with_host ? "InvokeWithHost" : "Invoke",
                     with_host ? &encoded->with_host.base : &encoded->request.base, call->timeout_ns,
                     wait_ns, p, &response, err);
     if (r == -ETIMEDOUT && pending_find(client, id))
@@ -212,8 +221,8 @@ static int end_submit(struct hl_client *client, struct encoded_call *encoded,
     encoded->request.call_id = p->stream;
     if (id)
         *id = p->stream;
-    return request_send(client, p, SERVICE_FUNCTIONS, with_host ? "InvokeWithHost" : "Invoke",
-                        call->timeout_ns,
+    return request_send(client, p, with_host ? SERVICE_FUNCTIONS : service_of(call),
+                        with_host ? "InvokeWithHost" : "Invoke", call->timeout_ns,
                         with_host ? &encoded->with_host.base : &encoded->request.base, err);
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-include_HEADERS += base/hltypes.h client/hlclient.h client/hlmanage.h
+include_HEADERS += base/hltypes.h client/hlclient.h client/hlmanage.h client/hlsession.h
 pkgconfig_DATA += client/hlclient.pc
 EXTRA_DIST += client/libhlclient.map
 
@@ -17,7 +17,8 @@ libhlclientall_la_SOURCES = \
 	client/host.c \
 	client/images.c \
 	client/pending.c \
-	client/request.c
+	client/request.c \
+	client/sessions.c
 libhlclientall_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
 libhlclientall_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
 libhlclientall_la_LIBADD = libproto.la
@@ -57,6 +58,7 @@ libhlctl_la_SOURCES = \
 	client/hlctl/image.c \
 	client/hlctl/image.h \
 	client/hlctl/image_add.c \
+	client/hlctl/image_commit.c \
 	client/hlctl/image_inspect.c \
 	client/hlctl/image_ls.c \
 	client/hlctl/image_rm.c \
@@ -65,6 +67,7 @@ libhlctl_la_SOURCES = \
 	client/hlctl/offer.c \
 	client/hlctl/options.c \
 	client/hlctl/ping.c \
+	client/hlctl/session.c \
 	client/hlctl/stats.c \
 	client/hlctl/table.c \
 	client/hlctl/table.h \

@@ -88,6 +88,7 @@ struct hl_call {
     const struct hl_value *args;
     size_t nargs;
     uint64_t timeout_ns; /* 0: the image's deadline */
+    const char *session; /* NULL, or the one it runs in (hlsession.h); image may be NULL then */
 };
 
 /* What invoke returns when the function itself answered with an error. */

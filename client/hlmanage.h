@@ -43,6 +43,8 @@ struct hl_image {
     const struct hl_host_policy *host; /* in force; NULL in a list */
     size_t nlog;                       /* inspect alone: the image's latest log lines */
     const char *const *log;
+    const char *parent; /* the name that its session was opened by; "" for others */
+    uint64_t state_bytes, root_bytes;
 };
 
 struct hl_image_list {

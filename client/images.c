@@ -84,6 +84,9 @@ static int take_image(struct hl_client *client, struct hl_image *out, const Hl__
         .start_ns = in->start_ns,
         .owner_uid = in->owner_uid,
         .is_private = in->private_ != 0,
+        .parent = in->parent,
+        .state_bytes = in->state_bytes,
+        .root_bytes = in->root_bytes,
     };
     limits_copy(&out->limits, in->limits);
     if (in->sha256.len == sizeof(out->sha256))

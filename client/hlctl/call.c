@@ -10,6 +10,7 @@
 #include "client/hlctl/command.h"
 #include "client/hlctl/json.h"
 #include "client/hlctl/value.h"
+#include "client/hlsession.h"
 
 static int print_result(const struct hlctl *ctl, const struct hl_result *result)
 {
@@ -74,18 +75,26 @@ static int call(struct hlctl *ctl, const struct arguments *arguments,
     return ctl->json ? print_result_json(ctl, &result) : print_result(ctl, &result);
 }
 
-static int run(struct hlctl *ctl)
+static int take_commands(struct hlctl *ctl, struct commands *commands)
 {
-    struct arguments arguments = {0};
-    struct commands commands = {.one_call = true};
     const char *text;
     unsigned int cursor = 0;
     int r = 0;
 
+    while (r == 0 && (text = option_next(ctl, "host", &cursor)))
+        r = commands_add(ctl, commands, text);
+    return r;
+}
+
+static int run(struct hlctl *ctl)
+{
+    struct arguments arguments = {0};
+    struct commands commands = {.one_call = true};
+    int r;
+
     if (option_get(ctl, "json"))
         ctl->json = true;
-    while (r == 0 && (text = option_next(ctl, "host", &cursor)))
-        r = commands_add(ctl, &commands, text);
+    r = take_commands(ctl, &commands);
     if (r == 0)
         r = ctl_connect(ctl);
     if (r == 0)
@@ -95,6 +104,71 @@ static int run(struct hlctl *ctl)
     arguments_fini(&arguments);
     return r;
 }
+
+/* The image of the session at ctl->args[0], whose function signatures are those to read arguments
+ * by. Returns: 0, or the exit code. */
+static int find_session(struct hlctl *ctl, char *image, size_t size)
+{
+    struct hl_session_list list;
+    struct hl_client_error err;
+
+    if (hl_session_list(ctl->client, &list, &err) < 0)
+        return fail_with(ctl, &err);
+    for (size_t i = 0; i < list.count; i++) {
+        if (strcmp(list.sessions[i].id, ctl->args[0]) == 0) {
+            snprintf(image, size, "%s", list.sessions[i].image);
+            return 0;
+        }
+    }
+    err = (struct hl_client_error){.status = HL_STATUS_NOT_FOUND};
+    return fail_saying(ctl, &err, "no session '%s'; `hlctl session ls` lists those there are",
+                       ctl->args[0]);
+}
+
+static int run_in_session(struct hlctl *ctl)
+{
+    struct arguments arguments = {0};
+    struct commands commands = {.one_call = true};
+    char image[HL_NAME_MAX + 1];
+    char *session = ctl->args[0];
+    int r;
+
+    if (option_get(ctl, "json"))
+        ctl->json = true;
+    r = take_commands(ctl, &commands);
+    if (r == 0)
+        r = ctl_connect(ctl);
+    if (r == 0)
+        r = find_session(ctl, image, sizeof(image));
+    if (r == 0) {
+        ctl->args[0] = image;
+        r = arguments_take(ctl, &arguments, 0);
+    }
+    arguments.call.session = session;
+    arguments.call.image = NULL;
+    if (r == 0)
+        r = call(ctl, &arguments, &commands);
+    ctl->args[0] = session;
+    arguments_fini(&arguments);
+    return r;
+}
+
+const struct verb verb_session_call = {
+    .name = "session call",
+    .arguments = "SESSION FUNCTION [ARG...]",
+    .summary = "Call a function in a session",
+    .notes = "As `hlctl call`, with the state that the calls before left. Arguments are read by "
+             "the\nsignatures of the image's current version.\n",
+    .min_args = 2,
+    .max_args = 2 + 1000,
+    .options =
+        {
+            {"deadline", "TIME", "stop the call after this; the session fails then"},
+            {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
+            {"json", NULL, "print result and accounting as JSON, bytes in base64"},
+        },
+    .run = run_in_session,
+};
 
 const struct verb verb_call = {
     .name = "call",

@@ -41,8 +41,10 @@ struct verb {
     int (*run)(struct hlctl *ctl); /* returns the exit code */
 };
 
-extern const struct verb verb_bench, verb_call, verb_image_add, verb_image_inspect, verb_image_ls,
-    verb_image_rm, verb_info, verb_offer, verb_ping, verb_stats;
+extern const struct verb verb_bench, verb_call, verb_image_add, verb_image_commit,
+    verb_image_inspect, verb_image_ls, verb_image_rm, verb_info, verb_offer, verb_ping,
+    verb_session_call, verb_session_checkpoint, verb_session_close, verb_session_ls,
+    verb_session_open, verb_session_rollback, verb_stats;
 
 struct hlctl {
     const char *socket; /* NULL: the default */

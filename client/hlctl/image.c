@@ -57,13 +57,15 @@ json_t *json_image(const struct hl_image *image)
         json_array_append_new(functions, json_function(&image->functions[i]));
     for (size_t i = 0; i < image->nlog; i++)
         json_array_append_new(log, json_string(image->log[i]));
-    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:I, s:o, s:o}", "name",
-                     image->name, "sha256", sha256, "size", (json_int_t)image->size, "owner_uid",
-                     (json_int_t)image->owner_uid, "private", image->is_private,
+    return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:o, s:I, s:I, s:o, s:s, s:I, s:I, s:o}",
+                     "name", image->name, "sha256", sha256, "size", (json_int_t)image->size,
+                     "owner_uid", (json_int_t)image->owner_uid, "private", image->is_private,
                      "registered_unix_ns", (json_int_t)image->registered_unix_ns, "limits",
                      json_limits(&image->limits), "functions", functions, "snapshot_bytes",
                      (json_int_t)image->snapshot_bytes, "start_ns", (json_int_t)image->start_ns,
-                     "log", log, "host", json_host(image->host));
+                     "log", log, "parent", image->parent, "state_bytes",
+                     (json_int_t)image->state_bytes, "root_bytes", (json_int_t)image->root_bytes,
+                     "host", json_host(image->host));
 }
 
 void sha256_text(char out[65], const uint8_t sha256[32])
@@ -156,6 +158,10 @@ void image_print(const struct hl_image *image)
     printf("%-11s %s%s\n", "owner", user_text(text, sizeof(text), image->owner_uid),
            image->is_private ? ", private" : "");
     printf("%-11s %s\n", "registered", time_text(text, sizeof(text), image->registered_unix_ns));
+    if (image->parent[0])
+        printf("%-11s %s, %s of its own\n", "parent",
+               text_printable(sha256, sizeof(sha256), image->parent),
+               text_size(text, sizeof(text), image->state_bytes));
     limits_print("limits", &image->limits);
     printf("%-11s %s\n", "snapshot", text_size(text, sizeof(text), image->snapshot_bytes));
     printf("%-11s %s\n", "start-up", text_duration(text, sizeof(text), image->start_ns));

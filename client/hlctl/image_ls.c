@@ -2,34 +2,117 @@
 /* hlctl image ls: all images, page by page. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/hlctl/image.h"
 #include "client/hlctl/table.h"
 #include "client/hlctl/text.h"
 
-static int add_row(struct table *table, const struct hl_image *image)
+/* Images of a list that is printed as a tree: copies, since a page is gone with the next. */
+struct node {
+    char name[HL_NAME_MAX + 1], parent[HL_NAME_MAX + 1];
+    char cells[7][64];
+    bool done;
+};
+
+struct listing {
+    struct table table;
+    json_t *array;
+    bool tree;
+    struct node *nodes;
+    size_t count;
+};
+
+static int add_node(struct listing *listing, const struct hl_image *image,
+                    const char *const cells[7])
+{
+    struct node *grown = realloc(listing->nodes, (listing->count + 1) * sizeof(*grown));
+    struct node *node;
+
+    if (!grown)
+        return -ENOMEM;
+    listing->nodes = grown;
+    node = &grown[listing->count++];
+    memset(node, 0, sizeof(*node));
+    snprintf(node->name, sizeof(node->name), "%s", image->name);
+    snprintf(node->parent, sizeof(node->parent), "%s", image->parent);
+    for (size_t i = 0; i < 7; i++)
+        snprintf(node->cells[i], sizeof(node->cells[i]), "%s", cells[i]);
+    return 0;
+}
+
+static bool is_listed(const struct listing *listing, const char *name)
+{
+    for (size_t i = 0; i < listing->count; i++) {
+        if (strcmp(listing->nodes[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int add_family(struct listing *listing, struct node *node, unsigned int depth)
+{
+    char name[256];
+    const char *cells[8] = {name};
+    int r;
+
+    node->done = true;
+    snprintf(name, sizeof(name), "%*s%s", (int)(depth < 60 ? 2 * depth : 120), "", node->name);
+    for (size_t i = 0; i < 7; i++)
+        cells[i + 1] = node->cells[i];
+    r = table_add(&listing->table, cells);
+    for (size_t i = 0; r == 0 && i < listing->count; i++) {
+        struct node *child = &listing->nodes[i];
+
+        if (!child->done && strcmp(child->parent, node->name) == 0)
+            r = add_family(listing, child, depth + 1);
+    }
+    return r;
+}
+
+/* Those without a parent that is there come first; what is left names each other in a circle, which
+ * names can when they are given anew. */
+static int add_tree(struct listing *listing)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < listing->count; i++) {
+        struct node *node = &listing->nodes[i];
+
+        if (!node->done && !is_listed(listing, node->parent))
+            r = add_family(listing, node, 0);
+    }
+    for (size_t i = 0; r == 0 && i < listing->count; i++) {
+        if (!listing->nodes[i].done)
+            r = add_family(listing, &listing->nodes[i], 0);
+    }
+    return r;
+}
+
+static int add_row(struct listing *listing, const struct hl_image *image)
 {
     char size[32], owner[64], memory[32], deadline[32], when[32], sha256[65];
 
+    const char *cells[8];
+
     sha256_text(sha256, image->sha256);
     sha256[12] = '\0';
-    return table_add(table,
-                     (const char *[]){
-                         image->name,
-                         text_size(size, sizeof(size), image->size),
-                         text_size(memory, sizeof(memory), image->limits.memory),
-                         text_duration(deadline, sizeof(deadline), image->limits.deadline_ns),
-                         user_text(owner, sizeof(owner), image->owner_uid),
-                         image->is_private ? "private" : "public",
-                         time_text(when, sizeof(when), image->registered_unix_ns),
-                         sha256,
-                     });
+    cells[0] = image->name;
+    cells[1] = text_size(size, sizeof(size), image->parent[0] ? image->state_bytes : image->size);
+    cells[2] = text_size(memory, sizeof(memory), image->limits.memory);
+    cells[3] = text_duration(deadline, sizeof(deadline), image->limits.deadline_ns);
+    cells[4] = user_text(owner, sizeof(owner), image->owner_uid);
+    cells[5] = image->is_private ? "private" : "public";
+    cells[6] = time_text(when, sizeof(when), image->registered_unix_ns);
+    cells[7] = sha256;
+    if (listing->tree)
+        return add_node(listing, image, cells + 1);
+    return table_add(&listing->table, cells);
 }
 
 /* Every page, into rows and array. Returns: 0 or a negative errno with err filled. */
-static int collect(struct hlctl *ctl, struct table *table, json_t *array,
-                   struct hl_client_error *err)
+static int collect(struct hlctl *ctl, struct listing *listing, struct hl_client_error *err)
 {
     char after[HL_NAME_MAX + 1] = "";
     struct hl_image_list list;
@@ -40,8 +123,8 @@ static int collect(struct hlctl *ctl, struct table *table, json_t *array,
         if (r < 0)
             return r;
         for (size_t i = 0; i < list.count; i++) {
-            json_array_append_new(array, json_image(&list.images[i]));
-            r = add_row(table, &list.images[i]);
+            json_array_append_new(listing->array, json_image(&list.images[i]));
+            r = add_row(listing, &list.images[i]);
             if (r < 0)
                 return r;
         }
@@ -53,30 +136,36 @@ static int collect(struct hlctl *ctl, struct table *table, json_t *array,
 
 static int run(struct hlctl *ctl)
 {
-    struct table table = {.ncolumns = 8, .right = 1 << 1 | 1 << 2 | 1 << 3};
-    json_t *array = json_array();
+    struct listing listing = {
+        .table = {.ncolumns = 8, .right = 1 << 1 | 1 << 2 | 1 << 3},
+        .tree = option_get(ctl, "tree") != NULL,
+        .array = json_array(),
+    };
     struct hl_client_error err = {.status = HL_STATUS_RESOURCE_EXHAUSTED, .text = "out of memory"};
     int r = ctl_connect(ctl);
 
     if (r != 0)
         goto out;
-    r = table_add(&table, (const char *[]){"NAME", "SIZE", "MEMORY", "DEADLINE", "OWNER", "ACCESS",
-                                           "REGISTERED", "SHA256"});
+    r = table_add(&listing.table, (const char *[]){"NAME", "SIZE", "MEMORY", "DEADLINE", "OWNER",
+                                                   "ACCESS", "REGISTERED", "SHA256"});
     if (r == 0)
-        r = collect(ctl, &table, array, &err);
+        r = collect(ctl, &listing, &err);
+    if (r == 0 && listing.tree)
+        r = add_tree(&listing);
     if (r < 0) {
         r = fail_with(ctl, &err);
         goto out;
     }
     if (ctl->json)
-        r = print_json_line(json_pack("{s:O}", "images", array));
-    else if (table.nrows > 1)
-        table_print(&table);
+        r = print_json_line(json_pack("{s:O}", "images", listing.array));
+    else if (listing.table.nrows > 1)
+        table_print(&listing.table);
     else
         fprintf(stderr, "no images yet; `hlctl image add FILE` registers one\n");
 out:
-    json_decref(array);
-    table_fini(&table);
+    json_decref(listing.array);
+    table_fini(&listing.table);
+    free(listing.nodes);
     return r;
 }
 
@@ -84,5 +173,7 @@ const struct verb verb_image_ls = {
     .name = "image ls",
     .arguments = "",
     .summary = "List the images",
+    .notes = "The size of an image that was made from a session is what is stored for it alone.\n",
+    .options = {{"tree", NULL, "those made from sessions below those they were made of"}},
     .run = run,
 };

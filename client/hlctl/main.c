@@ -14,8 +14,23 @@
 #include "client/hlctl/hlctl.h"
 
 static const struct verb *const verbs[] = {
-    &verb_call,  &verb_image_add, &verb_image_ls, &verb_image_inspect, &verb_image_rm,
-    &verb_offer, &verb_bench,     &verb_info,     &verb_stats,         &verb_ping,
+    &verb_call,
+    &verb_image_add,
+    &verb_image_commit,
+    &verb_image_ls,
+    &verb_image_inspect,
+    &verb_image_rm,
+    &verb_session_open,
+    &verb_session_call,
+    &verb_session_checkpoint,
+    &verb_session_rollback,
+    &verb_session_close,
+    &verb_session_ls,
+    &verb_offer,
+    &verb_bench,
+    &verb_info,
+    &verb_stats,
+    &verb_ping,
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
@@ -36,9 +51,9 @@ static void help_all(void)
         char line[64];
 
         snprintf(line, sizeof(line), "%s %s", verbs[i]->name, verbs[i]->arguments);
-        printf("  %-31s %s\n", line, verbs[i]->summary);
+        printf("  %-37s %s\n", line, verbs[i]->summary);
     }
-    printf("  %-31s %s\n\n", "help [COMMAND]", "this, or help about one command");
+    printf("  %-37s %s\n\n", "help [COMMAND]", "this, or help about one command");
     printf("%s  --version               the version of hlctl\n\n", global_help);
     printf("Exit status: 0 done, 1 failed, 2 usage, 69 hld cannot be reached, 75 try again later,\n"
            "77 no permission, 124 deadline exceeded.\n");
@@ -85,13 +100,22 @@ static bool is_help(const char *word)
     return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+/* Whether commands of two words begin with this one. */
+static bool is_group(const char *word)
+{
+    return strcmp(word, "image") == 0 || strcmp(word, "session") == 0;
+}
+
 static int unknown(const struct hlctl *ctl, int argc, char **argv)
 {
-    if (strcmp(argv[0], "image") == 0 && argc == 1)
-        return fail_usage(ctl, "image add, image ls, image inspect or image rm?");
+    bool group = is_group(argv[0]);
+
+    if (group && argc == 1 && argv[0][0] == 'i')
+        return fail_usage(ctl, "image add, image commit, image ls, image inspect or image rm?");
+    if (group && argc == 1)
+        return fail_usage(ctl, "session open, call, checkpoint, rollback, close or ls?");
     return fail_usage(ctl, "no command '%s%s%s'; `hlctl help` lists those there are", argv[0],
-                      strcmp(argv[0], "image") == 0 ? " " : "",
-                      strcmp(argv[0], "image") == 0 ? argv[1] : "");
+                      group ? " " : "", group ? argv[1] : "");
 }
 
 static int help(const struct hlctl *ctl, int argc, char **argv)
@@ -99,7 +123,7 @@ static int help(const struct hlctl *ctl, int argc, char **argv)
     const struct verb *verb;
     int words;
 
-    if (argc == 0 || (argc == 1 && strcmp(argv[0], "image") == 0)) {
+    if (argc == 0 || (argc == 1 && is_group(argv[0]))) {
         help_all();
         return EXIT_OK;
     }
@@ -145,7 +169,7 @@ static int run_verb(struct hlctl *ctl, int argc, char **argv)
 
     ctl->verb = find_verb(argc, argv, &words);
     if (!ctl->verb) {
-        if (argc > 1 && strcmp(argv[0], "image") == 0 && is_help(argv[1]))
+        if (argc > 1 && is_group(argv[0]) && is_help(argv[1]))
             return help(ctl, 0, argv);
         return unknown(ctl, argc, argv);
     }
