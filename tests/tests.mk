@@ -13,6 +13,7 @@ EXTRA_DIST += \
 	tests/integration/test_hostile.py \
 	tests/integration/test_lifecycle.py \
 	tests/integration/test_limits.py \
+	tests/integration/test_sessions.py \
 	tests/integration/test_snapshots.py \
 	tests/integration/test_soak.py \
 	tests/integration/test_systemd.py \

@@ -56,7 +56,8 @@ static struct hl_accounting last_accounting;
 static size_t run_hld(struct bench *bench)
 {
     const struct hl_value arg = {.type = HL_TYPE_BYTES, .bytes = {bench->input, bench->input_len}};
-    const struct hl_call call = {bench->image, bench->job, &arg, 1, 0};
+    const struct hl_call call = {
+        .image = bench->image, .function = bench->job, .args = &arg, .nargs = 1};
     struct hl_client_error err;
     struct hl_result result;
     int r = hl_client_invoke(bench->client, &call, &result, &err);

@@ -28,7 +28,7 @@ class LibhlclientTest(harness.DaemonTest):
         include = os.path.join(WORK, "include")
         shutil.rmtree(include, ignore_errors=True)
         os.mkdir(include)
-        for header in ("base/hltypes.h", "client/hlclient.h", "client/hlmanage.h"):
+        for header in ("base/hltypes.h", "client/hlclient.h", "client/hlmanage.h", "client/hlsession.h"):
             shutil.copy(os.path.join(harness.SOURCE, header), include)
         library = {"shared": ["-L" + os.path.join(harness.BUILD, ".libs"), "-lhlclient",
                               "-Wl,-rpath," + os.path.join(harness.BUILD, ".libs")],
@@ -56,7 +56,7 @@ class LibhlclientTest(harness.DaemonTest):
         output = subprocess.run(["nm", "-D", "--defined-only", library], check=True,
                                 capture_output=True, text=True).stdout
         headers = ""
-        for header in ("base/hltypes.h", "client/hlclient.h", "client/hlmanage.h"):
+        for header in ("base/hltypes.h", "client/hlclient.h", "client/hlmanage.h", "client/hlsession.h"):
             with open(os.path.join(harness.SOURCE, header), encoding="utf-8") as file:
                 headers += file.read()
         names = [line.split()[2].partition("@")[0] for line in output.splitlines()

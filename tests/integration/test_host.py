@@ -170,6 +170,24 @@ class HostTest(harness.DaemonTest):
 
     # --- policy
 
+    def test_in_a_session_and_its_image(self):
+        """A session's calls call out, and an image made from it may call what its parent may."""
+        client = self.connect()
+        session = client.call("Sessions.Open", {"image": "hostdemo"})["session"]
+        start = {"function": "sum", "session": session, "args": [wire.value(("u32", 4))]}
+        for _ in range(2):
+            stream = client.open("InvokeWithHost")
+            stream.send({"start": start})
+            self.assertEqual(stream.serve({"count": triple}), 18)
+        client.call("Sessions.Commit", {"session": session, "name": "child"})
+        client.call("Sessions.Close", {"session": session})
+        stream = client.invoke_with_host("child", "sum", ("u32", 5))
+        self.assertEqual(stream.serve({"count": triple}), 30)
+        result = client.invoke("child", "ask", "nobody", b"")
+        self.assertEqual(result["code"], STATUS["PERMISSION_DENIED"])
+        client.call("Unregister", {"name": "child"})
+        self.assert_all_returned()
+
     def test_what_the_policy_does_not_name(self):
         client = self.connect()
         for name in ("nobody", "hl.time", "hl.kv.get", "COUNT", "count.", "x" * 63):

@@ -109,7 +109,9 @@ class Schema:
                 if word == "returns":
                     response = self._message(tokens)
                     break
-            self.methods[method] = (f"{self.package}.{service}", request, response)
+            entry = (f"{self.package}.{service}", request, response)
+            self.methods.setdefault(method, entry)  # of the first service that has it
+            self.methods[f"{service}.{method}"] = entry
 
     @staticmethod
     def _message(tokens):
@@ -346,6 +348,7 @@ class Connection:
         service, kind, _ = HL.methods[method]
         stream = self.next_stream
         self.next_stream += 2
+        method = method.rpartition(".")[2]
         self.send(frame(request(service, method, HL.encode(kind, message), timeout_ns), stream))
         return stream
 

@@ -47,6 +47,7 @@ void rig_settings(struct settings *settings)
     settings->shards = 1;
     settings->shells = 0;
     settings->audit_every = 1;
+    settings->max_sessions = 64;
 }
 
 struct limits rig_limits(void)
@@ -196,6 +197,7 @@ static void *front(void *opaque)
         if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE) {
             rig->idle_connections = to_front->idle->connections;
             rig->idle_received = to_front->idle->received;
+            rig->idle_sessions = to_front->idle->sessions;
         } else if (to_front->kind_case == HL__CONTROL__TO_FRONT__KIND_REQUEST) {
             serve_request(rig, to_front->request, fd);
         }
@@ -329,6 +331,8 @@ void rig_reload(struct rig *rig, const struct settings *settings)
     reload.quantum_ns = settings->quantum_ns;
     reload.max_deadline_ns = settings->max_deadline_ns;
     reload.max_vms = settings->max_vms;
+    reload.session_idle_ns = settings->session_idle_ns;
+    reload.max_sessions = settings->max_sessions;
     reload.defaults = &defaults;
     reload.maxima = &maxima;
     message.kind_case = HL__CONTROL__TO_WORKER__KIND_RELOAD;
@@ -428,7 +432,10 @@ void rig_invoke(int fd, uint32_t stream, const struct rig_call *call)
     Hl__V1__Value *args[2] = {&values[0], &values[1]};
     ProtobufCBinaryData data = {call->len, (uint8_t *)call->data};
 
-    request.image = (char *)(call->image ? call->image : "test");
+    if (call->session)
+        request.session = (char *)call->session;
+    if (call->image || !call->session)
+        request.image = (char *)(call->image ? call->image : "test");
     request.function = (char *)call->function;
     request.call_id = call->call_id;
     request.args = args;
@@ -463,7 +470,8 @@ void rig_invoke(int fd, uint32_t stream, const struct rig_call *call)
     default:
         break;
     }
-    rig_request(fd, stream, "hl.v1.Functions", "Invoke", call->timeout_ns, &request.base);
+    rig_request(fd, stream, call->session ? "hl.v1.Sessions" : "hl.v1.Functions", "Invoke",
+                call->timeout_ns, &request.base);
 }
 
 void rig_cancel(int fd, uint32_t stream, uint64_t call_id)

@@ -48,6 +48,7 @@ struct rig {
     size_t nimages;
     uint32_t idle_connections;
     uint64_t idle_received;
+    uint32_t idle_sessions;
 
     atomic_uint resolves, registers, saves; /* requests so far */
     atomic_bool silent;                     /* requests get no reply */
@@ -90,6 +91,7 @@ struct rig_call {
     int32_t i32[2];
     int64_t timeout_ns;
     uint64_t call_id;
+    const char *session; /* NULL: in none */
 };
 
 void rig_send(int fd, const void *data, size_t len);

@@ -226,7 +226,9 @@ static void finish(struct program *p, struct outcome *o)
         o->refused = instance_result(p->inst, &o->result, &o->err);
         if (o->refused == 0)
             keep_bytes(o);
-        if (o->refused == 0)
+        if (o->refused == 0 && p->keep)
+            p->reset = instance_continue(p->inst);
+        else if (o->refused == 0)
             p->reset = instance_reset(p->inst, p->audit, &pages, &o->err);
         ck_assert_msg(p->reset >= 0, "%s", o->err.text);
         if (o->refused == 0 && p->reset == 0)
@@ -254,6 +256,31 @@ static enum instance_state run(struct program *p, uint64_t until_ns)
     }
 }
 
+int program_become(struct program *p, int fd, const struct snapshot_key *key, struct hl_error *err)
+{
+    struct snapshot_options options = {.memory_size = snapshot_size(p->snap),
+                                       .io_size = snapshot_io_size(p->snap),
+                                       .name = "committed"};
+    struct snapshot *child;
+    int rc =
+        snapshot_file_load_over(&child, fd, p->snap, program_hv, host, p->img, &options, key, err);
+
+    if (rc < 0)
+        return rc;
+    instance_free(p->inst);
+    p->inst = NULL;
+    snapshot_unref(p->snap);
+    p->snap = child;
+    return 0;
+}
+
+struct instance *program_instance(struct program *p)
+{
+    if (!p->inst)
+        program_renew(p);
+    return p->inst;
+}
+
 struct outcome program_call(struct program *p, const char *function, unsigned int ms,
                             const struct hl_value *args, size_t nargs)
 {
@@ -261,8 +288,7 @@ struct outcome program_call(struct program *p, const char *function, unsigned in
     int index = image_find_function(p->img, function, strlen(function));
 
     ck_assert_msg(index >= 0, "no function %s", function);
-    if (!p->inst)
-        program_renew(p);
+    program_instance(p);
     p->log[0] = '\0';
     o.refused = instance_begin(p->inst, (size_t)index, args, nargs, &o.err);
     if (o.refused < 0)

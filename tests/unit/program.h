@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "hv/instance.h"
+#include "hv/snapshot_file.h"
 
 struct program {
     void *elf;
@@ -21,6 +22,7 @@ struct program {
     struct instance *inst; /* NULL between a call that used it up and the next */
     unsigned int skip;     /* enum hv_reset_skip, for new instances */
     bool audit;            /* after every reset */
+    bool keep;             /* no resets: calls find what the ones before left */
     unsigned int made;     /* instances so far */
     int reset;             /* what the last reset returned */
     char log[8192];        /* lines of the last call, each with its newline */
@@ -60,6 +62,9 @@ void program_load_sized(struct program *p, const char *file, uint64_t memory_siz
                         uint64_t io_size); /* likewise */
 void program_free(struct program *p);
 void program_renew(struct program *p); /* a new instance, where there is none */
+/* A file of history_commit takes the place of p's snapshot. Returns: as snapshot_file_load_over. */
+int program_become(struct program *p, int fd, const struct snapshot_key *key, struct hl_error *err);
+struct instance *program_instance(struct program *p); /* made if there is none */
 
 struct outcome program_call(struct program *p, const char *function, unsigned int ms,
                             const struct hl_value *args, size_t nargs);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/hlsession.h"
 #include "tests/unit/fake_server.h"
 
 #define PROGRAM_SIZE ((5u << 20) / 2) /* two whole pieces and a half */
@@ -285,6 +286,104 @@ START_TEST(the_daemon_about_itself)
 }
 END_TEST
 
+/* Sessions: each request as it should come, answers that no hld gives. */
+static void session_script(struct fake_server *server)
+{
+    struct got got;
+
+    while (fake_read(server, &got)) {
+        Hl__V1__OpenSessionResponse opened = HL__V1__OPEN_SESSION_RESPONSE__INIT;
+        Hl__V1__CheckpointResponse made = HL__V1__CHECKPOINT_RESPONSE__INIT;
+        Hl__V1__RollbackResponse back = HL__V1__ROLLBACK_RESPONSE__INIT;
+        Hl__V1__ListSessionsResponse list = HL__V1__LIST_SESSIONS_RESPONSE__INIT;
+        Hl__V1__SessionInfo info = HL__V1__SESSION_INFO__INIT, *infos[] = {&info};
+
+        if (strcmp(got.method, "Open") == 0) {
+            char id[60] = "the-id";
+
+            if (server->seed > 0)
+                memset(id, server->seed == 1 ? 'x' : '\0', sizeof(id) - 1);
+            id[sizeof(id) - 1] = '\0';
+            opened.session = id;
+            fake_answer(server, got.stream, &opened.base);
+        } else if (strcmp(got.method, "Checkpoint") == 0) {
+            made.checkpoint = 3;
+            made.pages = 4;
+            made.bytes = 5;
+            fake_answer(server, got.stream, &made.base);
+        } else if (strcmp(got.method, "Rollback") == 0) {
+            const Hl__V1__RollbackRequest *request =
+                fake_decode(server, &got, &hl__v1__rollback_request__descriptor);
+
+            if (strcmp(request->session, "the-id") == 0 && request->checkpoint == 3)
+                fake_answer(server, got.stream, &back.base);
+            else
+                fake_status(server, got.stream, HL_STATUS_NOT_FOUND, "none", NULL, 0);
+        } else if (strcmp(got.method, "Invoke") == 0) {
+            const Hl__V1__InvokeRequest *request =
+                fake_decode(server, &got, &hl__v1__invoke_request__descriptor);
+
+            if (strcmp(request->session, "the-id") != 0 || request->image[0] != '\0')
+                abort();
+            fake_result(server, got.stream, "called");
+        } else {
+            info.session = "the-id";
+            info.image = "image";
+            info.calls = 6;
+            info.failed = "because";
+            list.sessions = infos;
+            list.n_sessions = 1;
+            fake_answer(server, got.stream, &list.base);
+        }
+    }
+}
+
+START_TEST(sessions)
+{
+    struct fake_server server = {0};
+    struct hl_call call = {.session = "the-id", .function = "f"};
+    char id[HL_SESSION_ID_SIZE];
+    struct hl_checkpoint checkpoint;
+    struct hl_session_list list;
+    struct hl_client_error err;
+    struct hl_client *client;
+    struct hl_result result;
+
+    fake_start(&server, session_script, &client);
+    ck_assert_int_eq(hl_session_open(client, "image", id, NULL), 0);
+    ck_assert_str_eq(id, "the-id");
+    ck_assert_int_eq(hl_client_invoke(client, &call, &result, NULL), 0);
+    ck_assert_int_eq(hl_session_checkpoint(client, id, &checkpoint, NULL), 0);
+    ck_assert_uint_eq(checkpoint.number, 3);
+    ck_assert_uint_eq(checkpoint.pages, 4);
+    ck_assert_uint_eq(checkpoint.bytes, 5);
+    ck_assert_int_eq(hl_session_checkpoint(client, id, NULL, NULL), 0);
+    ck_assert_int_eq(hl_session_rollback(client, id, 3, NULL), 0);
+    ck_assert_int_eq(hl_session_rollback(client, id, 4, &err), -ENOENT);
+    ck_assert_int_eq(err.status, HL_STATUS_NOT_FOUND);
+    ck_assert(err.remote);
+    ck_assert_int_eq(hl_session_list(client, &list, NULL), 0);
+    ck_assert_uint_eq(list.count, 1);
+    ck_assert_str_eq(list.sessions[0].id, "the-id");
+    ck_assert_str_eq(list.sessions[0].failed, "because");
+    ck_assert_uint_eq(list.sessions[0].calls, 6);
+    fake_stop(&server, client);
+}
+END_TEST
+
+START_TEST(session_ids_are_checked)
+{
+    struct fake_server server = {.seed = (unsigned int)_i};
+    char id[HL_SESSION_ID_SIZE] = "before";
+    struct hl_client *client;
+
+    fake_start(&server, session_script, &client);
+    ck_assert_int_eq(hl_session_open(client, "image", id, NULL), -EPROTO);
+    ck_assert_str_eq(id, "before");
+    fake_stop(&server, client);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("client, managing");
@@ -293,6 +392,8 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, sessions);
+    tcase_add_loop_test(tc, session_ids_are_checked, 1, 3);
     tcase_add_test(tc, register_from_memory);
     tcase_add_test(tc, register_from_a_descriptor);
     tcase_add_loop_test(tc, register_checks_the_answers, 1, 3);
