@@ -3,10 +3,76 @@
 #define HLGUEST_HOST_H
 
 /*
- * The works behind HL_HOST_FUNCTION: values out of C's types and back, by a type's name. The makers
- * of values are for use with hl_host_call as well: hl_value_u32(7). Included by hlguest.h.
+ * Calling functions outside of the machine. Included by hlguest.h. The works behind
+ * HL_HOST_FUNCTION are at the end.
  */
 
+/* Any value, for hl_host_call. A string or bytes that a host function gave lies in the I/O window
+ * and is there until the function returns. */
+struct hl_value {
+    uint32_t type; /* HL_ABI_VOID, HL_ABI_I32 … HL_ABI_BYTES */
+    union {
+        int32_t i32;
+        uint32_t u32;
+        int64_t i64;
+        uint64_t u64;
+        float f32;
+        double f64;
+        bool boolean;
+        struct hl_string string;
+        struct hl_bytes bytes;
+    };
+};
+
+/* Calls a function outside of the machine, by its name, if the image's policy allows it; the call's
+ * deadline runs on. The bytes of arguments are copied to the free room of the I/O window, and so
+ * are a string or bytes in the answer. result: NULL when it is of no interest.
+ * Returns: 0, or a status (the HL_HOST_… below among them): hl_host_error says more.
+ * HL_HOST_FUNCTION makes a typed C function of it. */
+int hl_host_call(const char *name, struct hl_value *result, const struct hl_value *args,
+                 size_t nargs);
+
+/* What became of the last call of a host function; good until the next. */
+struct hl_host_error {
+    int status;            /* 0: it succeeded */
+    int32_t code;          /* with HL_HOST_UNKNOWN: what the function's provider gave */
+    struct hl_string text; /* UTF-8 */
+};
+struct hl_host_error hl_host_error(void);
+
+/* Statuses are those of google.rpc.Code; these are the ones to expect. */
+enum {
+    HL_HOST_OK = 0,
+    HL_HOST_CANCELLED = 1,
+    HL_HOST_UNKNOWN = 2,            /* the function failed: an error of its provider's own */
+    HL_HOST_INVALID_ARGUMENT = 3,   /* wrong types or number of arguments, a bad name or string */
+    HL_HOST_DEADLINE_EXCEEDED = 4,  /* the provider took too long */
+    HL_HOST_PERMISSION_DENIED = 7,  /* not in the image's policy, or called before READY */
+    HL_HOST_RESOURCE_EXHAUSTED = 8, /* too large, or too often */
+    HL_HOST_UNIMPLEMENTED = 12,     /* a host that has no such thing */
+    HL_HOST_INTERNAL = 13,
+    HL_HOST_UNAVAILABLE = 14, /* nobody provides it now */
+};
+
+/* HL_HOST_FUNCTION(result type, name in C, "name", (type, parameter)...) defines
+ *     static inline int name(type *result, type parameter, ...)
+ * which calls the host function: hl_host_call with types checked by the compiler. Without the first
+ * parameter where the result type is void. */
+#define HL_HOST_FUNCTION(ret, c_name, host_name, ...)                                              \
+    __attribute__((unused)) static inline int c_name(HL_HOST_PARAMS_(ret, _, ##__VA_ARGS__))       \
+    {                                                                                              \
+        const struct hl_value hl_args[] = {HL_HOST_VALUES_(_, ##__VA_ARGS__)};                     \
+        struct hl_value hl_answer;                                                                 \
+        int hl_status = hl_host_call_typed_(host_name, HL_ABI_##ret, &hl_answer, hl_args,          \
+                                            HL_COUNT_(_, ##__VA_ARGS__));                          \
+                                                                                                   \
+        if (hl_status == 0)                                                                        \
+            HL_HOST_TAKE_##ret(hl_result, hl_answer);                                              \
+        return hl_status;                                                                          \
+    }                                                                                              \
+    struct hl_value /* takes the semicolon */
+
+/* Values of a type: hl_value_u32(7). */
 #define HL_VALUE_MAKER_(name, abi, c_type, field)                                                  \
     static inline struct hl_value hl_value_##name(c_type v)                                        \
     {                                                                                              \
@@ -27,6 +93,7 @@ HL_VALUE_MAKER_(boolean, HL_ABI_BOOL, bool, boolean)
 HL_VALUE_MAKER_(string, HL_ABI_STRING, struct hl_string, string)
 HL_VALUE_MAKER_(bytes, HL_ABI_BYTES, struct hl_bytes, bytes)
 
+/* From here on nothing is for direct use. */
 static inline struct hl_value hl_value_void_(void)
 {
     struct hl_value value;
