@@ -136,13 +136,20 @@ bool pooled_evict(struct shard *shard)
 static bool charge_memory(struct pool *pool, struct charge *charge)
 {
     struct shard *shard = pool->shard;
+    struct budget *budget = &shard->engine->budget;
     uint64_t size = snapshot_size(pool->program->snap);
+    bool enough;
 
-    while (!charge_set(charge, &shard->engine->budget, BUDGET_GUEST_MEMORY, size)) {
+    while (!charge_set(charge, budget, BUDGET_GUEST_MEMORY, size)) {
         if (!retire_oldest(shard, pool, 0))
             return false;
-        shard->room_wanted = true;
+        shard->memory_short = true;
     }
+    /* Once images take each other's place, the next one should find room made already. */
+    enough = budget_used(budget, BUDGET_GUEST_MEMORY) + size <=
+             atomic_load(&budget->limit[BUDGET_GUEST_MEMORY]);
+    shard->memory_short = shard->memory_short && !enough;
+    shard->room_wanted = shard->room_wanted || shard->memory_short;
     return true;
 }
 

@@ -74,6 +74,7 @@ struct shard {
     unsigned int shells_making; /* by the thread pool */
     uint64_t shell_size;        /* class that was asked for last */
     unsigned int nidle;         /* idle_instances */
+    bool memory_short;          /* instances were retired for memory, and there still is little */
     bool room_wanted;           /* see pooled_make_room */
     unsigned int works;         /* jobs of ours in the thread pool */
     unsigned int resets;
