@@ -32,6 +32,9 @@ enum hl_type {
     HL_TYPE_BOOL = 7,
     HL_TYPE_STRING = 8, /* UTF-8, length-counted, may hold NUL bytes */
     HL_TYPE_BYTES = 9,
+
+    /* Not in signatures: bytes that are in a file, as an argument or a result of type bytes. */
+    HL_TYPE_DESCRIPTOR = 32,
 };
 
 /* An argument or a result of a call. */
@@ -49,6 +52,10 @@ struct hl_value {
             const void *data; /* borrowed; never NUL-terminated by contract */
             size_t len;
         } bytes; /* HL_TYPE_STRING and HL_TYPE_BYTES */
+        struct {
+            size_t len;
+            int fd; /* borrowed: a memfd sealed against writing and shrinking */
+        } descriptor; /* HL_TYPE_DESCRIPTOR: its first len bytes */
     };
 };
 

@@ -133,6 +133,8 @@ libengine_la_SOURCES = \
 	daemon/control_link.h \
 	daemon/deadlines.c \
 	daemon/deadlines.h \
+	daemon/descriptors.c \
+	daemon/descriptors.h \
 	daemon/engine.c \
 	daemon/engine.h \
 	daemon/host.c \

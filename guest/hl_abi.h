@@ -16,6 +16,8 @@
  *   0x101000  info page, read only: struct hl_abi_info
  *   0x200000  I/O window, read and write, info.io_size bytes
  *   above     the program, its heap (brk), anonymous mappings, the stack below the end of memory
+ * Apart from it, at 0x100000000, is the bulk window, read only: arguments that are too large to be
+ * copied, each on pages of its own, for the time of their call. Nothing else can be read there.
  *
  * The hypercall page starts with a function, called by the System V convention:
  *   uint64_t hypercall(uint64_t code, uint64_t a, uint64_t b, uint64_t c);
@@ -35,6 +37,9 @@
 #define HL_ABI_PROGRAM_MIN                                                                         \
     0x300000u /* lowest address a program may be linked at with the                                \
                  default window; IO_ADDR + io_size in general */
+
+#define HL_ABI_BULK_ADDR 0x100000000ull
+#define HL_ABI_BULK_SIZE 0x100000000ull
 
 /* Hypercall codes. Those that say so do not return to the guest. */
 enum {
@@ -96,6 +101,7 @@ enum {
 
 /* flags of struct hl_abi_info. */
 #define HL_ABI_INFO_HOST_CALL 1u /* the host knows HL_HYPERCALL_HOST_CALL */
+#define HL_ABI_INFO_BULK      2u /* arguments may stand in the bulk window */
 
 struct hl_abi_info {
     uint64_t magic;   /* HL_ABI_INFO_MAGIC */
@@ -118,7 +124,8 @@ struct hl_abi_function {
 
 /* One argument or result. Scalars stand in bits: integers sign- or zero-extended to 64 bits, f32 in
  * the low 32, f64 as it is, bool as 0 or 1; len is 0. For strings and bytes, bits is the offset of
- * the first byte from HL_ABI_IO_ADDR and len the count. */
+ * the first byte from HL_ABI_IO_ADDR and len the count; that of a bytes argument in the bulk window
+ * counts from there as well. */
 struct hl_abi_value {
     uint32_t type;
     uint32_t len;

@@ -154,6 +154,16 @@ struct hv_backend {
     uint8_t *(*io_window)(struct hv_machine *m);
     void (*io_dirty)(struct hv_machine *m, size_t offset, size_t len);
 
+    /* The first len bytes (not 0) of a file for the guest to read, neither to write nor to execute,
+     * from addr on: a multiple of HL_ABI_PAGE_SIZE in the bulk window, past all that is attached
+     * already. Not copied: fd is a memfd that is sealed against writing and shrinking, borrowed for
+     * the time of this. What the guest reads behind the file's end on its last page is the file's
+     * as well; reading anywhere else in the bulk window is a fault. Ends with reset, rewind,
+     * unbind and bind. Returns: 0; -EINVAL; -EOPNOTSUPP where this snapshot has no bulk window;
+     * -ENOBUFS where there is no room for it in this process; another negative errno. After none of
+     * them the machine is of less use. NULL where there is no such thing. */
+    int (*attach)(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);
+
     /* Page permissions of a bound machine: a call's mprotect. addr and len are page multiples
      * within the guest's own range. A machine whose permissions changed during a call is not reset
      * but replaced (reset returns 1). */
