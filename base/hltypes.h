@@ -54,7 +54,7 @@ struct hl_value {
         } bytes; /* HL_TYPE_STRING and HL_TYPE_BYTES */
         struct {
             size_t len;
-            int fd; /* borrowed: a memfd sealed against writing and shrinking */
+            int fd;   /* borrowed: a memfd sealed against writing and shrinking */
         } descriptor; /* HL_TYPE_DESCRIPTOR: its first len bytes */
     };
 };

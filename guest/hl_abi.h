@@ -40,6 +40,7 @@
 
 #define HL_ABI_BULK_ADDR 0x100000000ull
 #define HL_ABI_BULK_SIZE 0x100000000ull
+#define HL_ABI_BULK_UNIT 0x200000ull /* where an argument may begin */
 
 /* Hypercall codes. Those that say so do not return to the guest. */
 enum {

@@ -155,11 +155,11 @@ struct hv_backend {
     void (*io_dirty)(struct hv_machine *m, size_t offset, size_t len);
 
     /* The first len bytes (not 0) of a file for the guest to read, neither to write nor to execute,
-     * from addr on: a multiple of HL_ABI_PAGE_SIZE in the bulk window, past all that is attached
+     * from addr on: a multiple of HL_ABI_BULK_UNIT in the bulk window, past all that is attached
      * already. Not copied: fd is a memfd that is sealed against writing and shrinking, borrowed for
      * the time of this. What the guest reads behind the file's end on its last page is the file's
      * as well; reading anywhere else in the bulk window is a fault. Ends with reset, rewind,
-     * unbind and bind. Returns: 0; -EINVAL; -EOPNOTSUPP where this snapshot has no bulk window;
+     * unbind and bind. Returns: 0; -EINVAL; -EOPNOTSUPP where this kernel has no such thing;
      * -ENOBUFS where there is no room for it in this process; another negative errno. After none of
      * them the machine is of less use. NULL where there is no such thing. */
     int (*attach)(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);

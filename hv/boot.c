@@ -107,12 +107,13 @@ static void load_segments(struct snapshot_draft *draft, const struct image *img)
     }
 }
 
-void snapshot_write_info(uint8_t *memory, const struct snapshot_options *options)
+void snapshot_write_info(uint8_t *memory, const struct hv_backend *hv,
+                         const struct snapshot_options *options)
 {
     struct hl_abi_info info = {
         .magic = HL_ABI_INFO_MAGIC,
         .version = HL_ABI_VERSION,
-        .flags = HL_ABI_INFO_HOST_CALL,
+        .flags = HL_ABI_INFO_HOST_CALL | (hv->attach ? HL_ABI_INFO_BULK : 0),
         .memory_size = options->memory_size,
         .io_addr = HL_ABI_IO_ADDR,
         .io_size = options->io_size,
@@ -233,7 +234,7 @@ int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_
         return rc;
     draft.linux_state = at;
     load_segments(&draft, img);
-    snapshot_write_info(draft.memory, options);
+    snapshot_write_info(draft.memory, hv, options);
     rc = write_stack(&draft, img, options, err);
     if (rc < 0)
         return rc;

@@ -47,6 +47,7 @@ libhv_la_SOURCES += \
 libhv_la_SOURCES += \
 	hv/kvm.c \
 	hv/kvm_audit.c \
+	hv/kvm_bulk.c \
 	hv/kvm_machine.h \
 	hv/kvm_measure.c \
 	hv/kvm_memory.c \
@@ -65,6 +66,7 @@ tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
 
 KVM_TESTS = \
 	tests/unit/test_kvm_bind \
+	tests/unit/test_kvm_bulk \
 	tests/unit/test_kvm_exits \
 	tests/unit/test_kvm_reset \
 	tests/unit/test_kvm_vectors
@@ -74,6 +76,9 @@ KVM_SUPPORT = tests/unit/kvm_support.c tests/unit/kvm_support.h
 tests_unit_test_kvm_bind_SOURCES = tests/unit/test_kvm_bind.c $(KVM_SUPPORT)
 tests_unit_test_kvm_bind_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_kvm_bind_LDADD = libhv.la $(CHECK_LIBS)
+tests_unit_test_kvm_bulk_SOURCES = tests/unit/test_kvm_bulk.c $(KVM_SUPPORT)
+tests_unit_test_kvm_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_kvm_bulk_LDADD = libhv.la $(CHECK_LIBS)
 tests_unit_test_kvm_exits_SOURCES = tests/unit/test_kvm_exits.c $(KVM_SUPPORT)
 tests_unit_test_kvm_exits_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_kvm_exits_LDADD = libhv.la $(CHECK_LIBS)

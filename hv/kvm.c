@@ -63,6 +63,7 @@ static void kvm_host_close(struct hv_host *host)
     if (host->owns_fd && host->kvm_fd >= 0)
         close(host->kvm_fd);
     snapshot_unref(host->empty);
+    hl_cleanup_closep(&host->bulk_tables);
     free(host->cpuid);
     free(host);
 }
@@ -92,6 +93,7 @@ static int kvm_host_open(struct hv_host **out, const struct hv_host_config *conf
     *out = NULL;
     if (!host)
         return -ENOMEM;
+    host->bulk_tables = -1;
     host->owns_fd = config->kvm_fd < 0;
     host->kvm_fd = host->owns_fd ? open_device(err) : config->kvm_fd;
     if (host->kvm_fd < 0)
@@ -103,6 +105,10 @@ static int kvm_host_open(struct hv_host **out, const struct hv_host_config *conf
         r = empty_guest(&host->empty, err);
     if (r < 0)
         return r;
+    if (kvm_ioctl(host->kvm_fd, KVM_CHECK_EXTENSION, (const void *)KVM_CAP_READONLY_MEM) > 0)
+        r = kvm_bulk_tables(&host->bulk_tables);
+    if (r < 0)
+        return hl_error_set(err, r, "tables of the bulk window: %s", strerror(-r));
     *out = HL_STEAL(host);
     return 0;
 }
@@ -127,6 +133,7 @@ static void kvm_machine_free(struct hv_machine *m)
         close(m->vm_fd);
     if (m->mem)
         munmap(m->mem, m->slot_size);
+    kvm_bulk_free(m);
     kvm_reset_free(m);
     free(m->xsave_init);
     snapshot_unref(m->snap);
@@ -254,6 +261,9 @@ static int kvm_bind(struct hv_machine *m, struct snapshot *snap, struct hl_error
     m->tables_changed = true; /* until all of this has succeeded */
     m->mem_size = snapshot_size(snap);
     m->io_size = snapshot_io_size(snap);
+    r = kvm_bulk_detach(m);
+    if (r < 0)
+        return hl_error_set(err, r, "detaching files: %s", strerror(-r));
     r = kvm_memory_map(m, snap, clean, err);
     if (r < 0)
         return r;
@@ -320,6 +330,8 @@ static int kvm_unbind(struct hv_machine *m)
     struct snapshot *snap = HL_STEAL(m->snap);
     int r = kvm_slot_set(m, false);
 
+    if (r == 0)
+        r = kvm_bulk_unbind(m);
     if (r == 0)
         r = kvm_memory_clear(m);
     if (r == 0)
@@ -500,6 +512,12 @@ static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *
         }
     }
     hv_kick_end(&m->kick);
+    if (r == -EFAULT && m->bulk_slot > 0) {
+        /* Where no file is, or a page of one that cannot be had. */
+        memset(exit, 0, sizeof(*exit));
+        died(m, exit);
+        return 0;
+    }
     if (r == 0)
         decode(m, exit);
     return r;
@@ -577,6 +595,7 @@ const struct hv_backend hv_backend_kvm = {
     .mem_write = kvm_mem_write,
     .io_window = kvm_io_window,
     .io_dirty = kvm_io_dirty,
+    .attach = kvm_attach,
     .protect = kvm_protect,
     .reset = kvm_reset,
     .rewind = kvm_rewind,

@@ -30,6 +30,10 @@
 #define KVM_PT_ADDR    0x8000u /* page tables, up to the hypercall page */
 #define KVM_PT_MAX     ((HL_ABI_HYPERCALL_ADDR - KVM_PT_ADDR) / KVM_PAGE)
 
+/* Page directories of the bulk window, in front of it and not part of a snapshot. */
+#define KVM_BULK_TABLES_SIZE (HL_ABI_BULK_SIZE / KVM_SLOT_MAX * KVM_PAGE)
+#define KVM_BULK_TABLES_ADDR (HL_ABI_BULK_ADDR - KVM_BULK_TABLES_SIZE)
+
 #define KVM_TSS_LIMIT 0x78u /* 104 bytes, 16 of I/O bitmap (ports 0 to 127), the closing 0xff */
 #define KVM_GDT_LIMIT 0x4fu
 #define KVM_IDT_LIMIT 0x1ffu /* 32 gates */
@@ -88,6 +92,7 @@ struct hv_host {
     bool restores; /* ring 3 can reset all of xsave_mask by itself */
     struct kvm_cpuid2 *cpuid;
     struct snapshot *empty; /* a guest without a program */
+    int bulk_tables;        /* memfd, or -1: no bulk windows */
 };
 
 /* Pages in a row that are restored in the same way. */
@@ -118,6 +123,10 @@ struct hv_machine {
     bool tables_changed; /* by protect: not resettable, and no table comparison at the next bind */
     bool collected;      /* hot no longer has all that differs from the snapshot: not resettable */
     bool debug_touched;  /* the trap flag was seen: DR6 may have changed */
+
+    uint8_t *bulk; /* hv/kvm_bulk.c: the window's place, NULL while it has none */
+    int bulk_region;
+    uint64_t bulk_slot, bulk_used; /* bytes of the window: that KVM knows of, that have files */
 
     struct kvm_dirty_gfn *ring; /* hv/kvm_ring.c */
     uint32_t ring_next;         /* first entry not taken, modulo their number */
@@ -180,6 +189,7 @@ int kvm_tables_fill(uint8_t *low, const uint8_t *prot, size_t npages, struct hl_
 int kvm_tables_protect(uint8_t *low, uint64_t first, uint64_t count, enum hv_prot prot);
 bool kvm_tables_restore(const uint8_t *memory);
 bool kvm_tables_same(const uint8_t *a, const uint8_t *b);
+void kvm_tables_bulk(uint8_t tables[KVM_BULK_TABLES_SIZE]);
 
 /* kvm_memory.c */
 int kvm_slot_set(struct hv_machine *m, bool present);
@@ -191,6 +201,13 @@ int kvm_mem_write(struct hv_machine *m, hl_gpa addr, const void *buf, size_t len
 uint8_t *kvm_io_window(struct hv_machine *m);
 void kvm_io_dirty(struct hv_machine *m, size_t offset, size_t len);
 int kvm_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum hv_prot prot);
+
+/* kvm_bulk.c */
+int kvm_bulk_tables(int *out); /* memfd with the window's tables */
+int kvm_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);
+int kvm_bulk_detach(struct hv_machine *m);
+int kvm_bulk_unbind(struct hv_machine *m);
+void kvm_bulk_free(struct hv_machine *m); /* after the VM */
 
 /* kvm_ring.c */
 int kvm_ring_enable(struct hv_machine *m, struct hl_error *err);

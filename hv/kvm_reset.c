@@ -250,14 +250,14 @@ void kvm_reset_registers(struct hv_machine *m)
     }
 }
 
-/* All but memory. */
+/* All but the guest's own memory. */
 static int reset_state(struct hv_machine *m, unsigned int skip)
 {
-    int r = 0;
+    int r = kvm_bulk_detach(m);
 
     if (!(skip & HV_SKIP_REGS)) {
         kvm_reset_registers(m);
-        if (m->debug_touched)
+        if (r == 0 && m->debug_touched)
             r = kvm_clear_debug(m);
         m->debug_touched = false;
     }

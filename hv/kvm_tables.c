@@ -2,7 +2,8 @@
 /*
  * What stands in guest memory for the machine's own sake, below 1 MiB and closed to ring 3: page
  * tables (one PML4, one PDPT, one page directory: 1 GiB), descriptor tables, the ring-0 stub, and
- * one page that is the guest's to read and execute, the hypercall page.
+ * one page that is the guest's to read and execute, the hypercall page. The PDPT also leads to the
+ * tables of the bulk window, which are elsewhere (hv/kvm_bulk.c).
  *
  * The tables map guest-virtual to the same guest-physical address. An entry covers 2 MiB where all
  * of it has one permission. Accessed and dirty are set from the start, so the CPU never writes to a
@@ -111,6 +112,25 @@ static uint64_t leaf(uint64_t page, unsigned int prot)
     if (!(prot & HV_PROT_EXEC))
         entry |= PTE_NX;
     return entry;
+}
+
+/* Read-only and without execution at this level already. */
+static uint64_t bulk_entry(uint64_t gib)
+{
+    return (KVM_BULK_TABLES_ADDR + gib * KVM_PAGE) | PTE_PRESENT | PTE_USER | PTE_USED | PTE_NX;
+}
+
+static uint64_t bulk_entry_addr(uint64_t gib)
+{
+    return KVM_PDPT_ADDR + (HL_ABI_BULK_ADDR / KVM_SLOT_MAX + gib) * 8;
+}
+
+void kvm_tables_bulk(uint8_t tables[KVM_BULK_TABLES_SIZE])
+{
+    for (uint64_t i = 0; i < HL_ABI_BULK_SIZE / KVM_LARGE_PAGE; i++)
+        store(tables, i * 8,
+              (HL_ABI_BULK_ADDR + i * KVM_LARGE_PAGE) | PTE_PRESENT | PTE_USER | PTE_USED |
+                  PTE_LARGE | PTE_NX);
 }
 
 static void map_own_page(uint8_t *low, uint64_t addr, uint64_t flags)
@@ -238,6 +258,8 @@ int kvm_tables_fill(uint8_t *low, const uint8_t *prot, size_t npages, struct hl_
     memset(low + KVM_PML4_ADDR, 0, 2 * KVM_PAGE);
     store(low, KVM_PML4_ADDR, KVM_PDPT_ADDR | PTE_TABLE);
     store(low, KVM_PDPT_ADDR, KVM_PD_ADDR | PTE_TABLE);
+    for (uint64_t gib = 0; gib < HL_ABI_BULK_SIZE / KVM_SLOT_MAX; gib++)
+        store(low, bulk_entry_addr(gib), bulk_entry(gib));
     r = fill_pages(low, prot, npages, err);
     if (r < 0)
         return r;
@@ -312,7 +334,8 @@ bool kvm_tables_restore(const uint8_t *memory)
  * holds for the other. */
 bool kvm_tables_same(const uint8_t *a, const uint8_t *b)
 {
-    if (memcmp(a + KVM_PD_ADDR, b + KVM_PD_ADDR, KVM_PAGE) != 0)
+    if (memcmp(a + KVM_PDPT_ADDR, b + KVM_PDPT_ADDR, KVM_PAGE) != 0 ||
+        memcmp(a + KVM_PD_ADDR, b + KVM_PD_ADDR, KVM_PAGE) != 0)
         return false;
     for (uint64_t i = 0; i < PAGES_PER_TABLE; i++) {
         uint64_t e = load(a, KVM_PD_ADDR + i * 8);

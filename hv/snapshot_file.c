@@ -500,7 +500,7 @@ static int make_low(struct snapshot_draft *draft, const struct pages *pages,
                     const struct hv_backend *hv, struct hv_host *host,
                     const struct snapshot_options *options, struct hl_error *err)
 {
-    snapshot_write_info(draft->memory, options);
+    snapshot_write_info(draft->memory, hv, options);
     return hv->populate(host, draft->memory, pages->prot, pages->npages, err);
 }
 

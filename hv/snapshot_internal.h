@@ -114,7 +114,8 @@ int snapshot_place(struct linux_state *at, const struct image *img,
                    const struct snapshot_options *options, struct hl_error *err);
 
 /* The info page. memory: host address of guest address 0. */
-void snapshot_write_info(uint8_t *memory, const struct snapshot_options *options);
+void snapshot_write_info(uint8_t *memory, const struct hv_backend *hv,
+                         const struct snapshot_options *options);
 
 /* img laid out in memory with its first stack, before its first instruction. */
 int snapshot_load(struct snapshot **out, const struct hv_backend *hv, struct hv_host *host,

@@ -101,6 +101,8 @@ int convert_to_proto(Hl__V1__Value *out, const struct hl_value *in)
         out->kind_case = HL__V1__VALUE__KIND_DATA;
         out->data = borrowed(in);
         return 0;
+    case HL_TYPE_DESCRIPTOR: /* the caller's to send */
+        break;
     }
     return -EINVAL;
 }

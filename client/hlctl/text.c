@@ -186,6 +186,7 @@ int text_parse_value(const char *text, enum hl_type type, struct hl_value *out, 
         out->bytes.len = strlen(text);
         return 0;
     case HL_TYPE_VOID:
+    case HL_TYPE_DESCRIPTOR:
         break;
     }
     snprintf(why, size, "not a type that can be passed");
