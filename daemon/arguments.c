@@ -28,6 +28,6 @@ int arguments_decode(struct arguments *out, const struct program *program,
         if (r < 0)
             return hl_error_wrap(err, r, "argument %zu", i + 1);
     }
-    return instance_check_args(program->img, out->function, snapshot_io_size(program->snap),
+    return instance_check_args(program->img, out->function, program->snap,
                                out->args, out->nargs, err);
 }

@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BUFFER_STEP 4096u
 
@@ -32,43 +33,79 @@ static const char *type_shown(enum hl_type type)
     return name ? name : "of an unknown type";
 }
 
+int call_place(struct call_args *out, const struct hl_value *args, size_t nargs, bool bulk,
+               struct hl_error *err)
+{
+    hl_gpa next = HL_ABI_BULK_ADDR;
+
+    out->args = args;
+    out->nargs = nargs;
+    for (size_t i = 0; i < nargs && i < HL_ABI_MAX_PARAMS; i++) {
+        uint64_t len = args[i].descriptor.len;
+
+        out->at[i] = 0;
+        if (!bulk || args[i].type != HL_TYPE_DESCRIPTOR || len <= CALL_COPY_MOST)
+            continue;
+        if (len > UINT32_MAX || len > HL_ABI_BULK_ADDR + HL_ABI_BULK_SIZE - next)
+            return hl_error_set(err, -EMSGSIZE,
+                                "the arguments' descriptors hold more than the %llu bytes that a "
+                                "call takes",
+                                HL_ABI_BULK_SIZE - 1);
+        out->at[i] = next;
+        next += (len + HL_ABI_BULK_UNIT - 1) / HL_ABI_BULK_UNIT * HL_ABI_BULK_UNIT;
+    }
+    return 0;
+}
+
 static int check_value(const struct image_function *fn, size_t i, const struct hl_value *arg,
                        struct hl_error *err)
 {
+    enum hl_type type = arg->type == HL_TYPE_DESCRIPTOR ? HL_TYPE_BYTES : arg->type;
     char signature[160];
 
-    if (arg->type != fn->sig.params[i]) {
+    if (type != fn->sig.params[i]) {
         hl_signature_format(signature, sizeof(signature), fn->name, &fn->sig);
         return hl_error_set(err, -EINVAL, "argument %zu of %s must be %s, not %s", i + 1, signature,
-                            type_shown(fn->sig.params[i]), type_shown(arg->type));
+                            type_shown(fn->sig.params[i]), type_shown(type));
     }
-    if (arg->type == HL_TYPE_STRING && !hl_utf8_valid(arg->bytes.data, arg->bytes.len))
+    if (type == HL_TYPE_STRING && !hl_utf8_valid(arg->bytes.data, arg->bytes.len))
         return hl_error_set(err, -EINVAL,
                             "argument %zu of %s is a string but not well-formed UTF-8", i + 1,
                             fn->name);
     return 0;
 }
 
-int call_check(const struct image_function *fn, uint64_t io_size, const struct hl_value *args,
-               size_t nargs, uint32_t *size, struct hl_error *err)
+static bool has_bytes(const struct hl_value *value)
+{
+    return value->type == HL_TYPE_DESCRIPTOR || call_is_counted(value->type);
+}
+
+static uint64_t bytes_of(const struct hl_value *value)
+{
+    return value->type == HL_TYPE_DESCRIPTOR ? value->descriptor.len : value->bytes.len;
+}
+
+int call_check(const struct image_function *fn, uint64_t io_size, const struct call_args *args,
+               uint32_t *size, struct hl_error *err)
 {
     uint64_t room = io_size > HL_ABI_RESULT_ROOM ? io_size - HL_ABI_RESULT_ROOM : 0;
-    uint64_t total = sizeof(struct hl_abi_call) + nargs * sizeof(struct hl_abi_value);
+    uint64_t total = sizeof(struct hl_abi_call) + args->nargs * sizeof(struct hl_abi_value);
     char signature[160];
 
-    if (nargs != fn->sig.nparams) {
+    if (args->nargs != fn->sig.nparams) {
         hl_signature_format(signature, sizeof(signature), fn->name, &fn->sig);
         return hl_error_set(err, -EINVAL, "%s takes %u argument%s, %zu given", signature,
-                            fn->sig.nparams, fn->sig.nparams == 1 ? "" : "s", nargs);
+                            fn->sig.nparams, fn->sig.nparams == 1 ? "" : "s", args->nargs);
     }
-    for (size_t i = 0; i < nargs; i++) {
-        int rc = check_value(fn, i, &args[i], err);
+    for (size_t i = 0; i < args->nargs; i++) {
+        const struct hl_value *arg = &args->args[i];
+        int rc = check_value(fn, i, arg, err);
 
         if (rc < 0)
             return rc;
-        if (call_is_counted(args[i].type) &&
-            (args[i].bytes.len > UINT32_MAX ||
-             __builtin_add_overflow(align8(total), args[i].bytes.len, &total)))
+        if (has_bytes(arg) && !args->at[i] &&
+            (bytes_of(arg) > UINT32_MAX ||
+             __builtin_add_overflow(align8(total), bytes_of(arg), &total)))
             total = UINT64_MAX - 8;
     }
     if (total > room)
@@ -112,36 +149,69 @@ uint64_t call_size_with_entropy(uint32_t size)
     return align8(size) + HL_ABI_ENTROPY_SIZE;
 }
 
-void call_write(uint8_t *window, const struct call_head *head, const struct hl_value *args,
-                size_t nargs)
+static int copy_file(uint8_t *to, int fd, size_t len)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        ssize_t n = pread(fd, to + done, len - done, (off_t)done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* The bytes of arg, at offset at. */
+static int write_bytes(uint8_t *window, uint64_t at, const struct hl_value *arg)
+{
+    if (arg->type == HL_TYPE_DESCRIPTOR)
+        return copy_file(window + at, arg->descriptor.fd, arg->descriptor.len);
+    if (arg->bytes.len > 0)
+        memcpy(window + at, arg->bytes.data, arg->bytes.len);
+    return 0;
+}
+
+int call_write(uint8_t *window, const struct call_head *head, const struct call_args *args)
 {
     const struct hl_abi_call header = {
         .magic = HL_ABI_CALL_MAGIC,
         .function = head->function,
-        .nargs = (uint16_t)nargs,
+        .nargs = (uint16_t)args->nargs,
         .flags = head->flags,
         .size = head->size,
     };
     struct hl_abi_value values[HL_ABI_MAX_PARAMS] = {0};
-    uint64_t at = sizeof(header) + nargs * sizeof(values[0]);
+    uint64_t at = sizeof(header) + args->nargs * sizeof(values[0]);
 
-    for (size_t i = 0; i < nargs; i++) {
-        values[i].type = (uint32_t)args[i].type;
-        if (!call_is_counted(args[i].type)) {
-            values[i].bits = call_scalar_bits(&args[i]);
+    for (size_t i = 0; i < args->nargs; i++) {
+        const struct hl_value *arg = &args->args[i];
+
+        if (!has_bytes(arg)) {
+            values[i].type = (uint32_t)arg->type;
+            values[i].bits = call_scalar_bits(arg);
+            continue;
+        }
+        values[i].type = arg->type == HL_TYPE_STRING ? HL_ABI_STRING : HL_ABI_BYTES;
+        values[i].len = (uint32_t)bytes_of(arg);
+        if (args->at[i]) {
+            values[i].bits = args->at[i] - HL_ABI_IO_ADDR;
             continue;
         }
         at = align8(at);
         values[i].bits = at;
-        values[i].len = (uint32_t)args[i].bytes.len;
-        if (args[i].bytes.len > 0)
-            memcpy(window + at, args[i].bytes.data, args[i].bytes.len);
-        at += args[i].bytes.len;
+        if (write_bytes(window, at, arg) < 0)
+            return -EIO;
+        at += values[i].len;
     }
     if (head->entropy)
         memcpy(window + head->size - HL_ABI_ENTROPY_SIZE, head->entropy, HL_ABI_ENTROPY_SIZE);
     memcpy(window, &header, sizeof(header));
-    memcpy(window + sizeof(header), values, nargs * sizeof(values[0]));
+    memcpy(window + sizeof(header), values, args->nargs * sizeof(values[0]));
+    return 0;
 }
 
 static bool in_window(uint64_t offset, uint64_t len, uint64_t io_size)

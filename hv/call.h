@@ -7,12 +7,27 @@
 #include "base/error.h"
 #include "base/value.h"
 #include "guest/hl_abi.h"
+#include "hv/backend.h"
 #include "hv/image.h"
 
-/* Checks args against fn. Returns: 0 with *size, the bytes the call takes in the window; -EINVAL,
- * -EMSGSIZE. */
-int call_check(const struct image_function *fn, uint64_t io_size, const struct hl_value *args,
-               size_t nargs, uint32_t *size, struct hl_error *err);
+/* Arguments, and where those in descriptors are to be: at[i] in the bulk window, or 0: in the I/O
+ * window like others, copied. */
+struct call_args {
+    const struct hl_value *args;
+    size_t nargs;
+    hl_gpa at[HL_ABI_MAX_PARAMS];
+};
+
+/* Finds at for args; bulk: whether the guest has a bulk window. What is small is copied, which
+ * takes less time than to map it. Returns: 0; -EINVAL for too many; -EMSGSIZE. */
+#define CALL_COPY_MOST 16384u
+int call_place(struct call_args *out, const struct hl_value *args, size_t nargs, bool bulk,
+               struct hl_error *err);
+
+/* Checks args against fn. Returns: 0 with *size, the bytes the call takes in the I/O window;
+ * -EINVAL, -EMSGSIZE. */
+int call_check(const struct image_function *fn, uint64_t io_size, const struct call_args *args,
+               uint32_t *size, struct hl_error *err);
 
 struct call_head {
     uint32_t function;      /* its index */
@@ -23,9 +38,9 @@ struct call_head {
 
 uint64_t call_size_with_entropy(uint32_t size);
 
-/* Writes the call to the start of the window; args passed call_check. */
-void call_write(uint8_t *window, const struct call_head *head, const struct hl_value *args,
-                size_t nargs);
+/* Writes the call to the start of the window; args passed call_check. Returns: 0; -EIO when a
+ * descriptor that is to be copied has fewer bytes than its value says. */
+int call_write(uint8_t *window, const struct call_head *head, const struct call_args *args);
 
 /* Copies the result's header from offset and checks the copy: afterwards its ranges lie within the
  * window and its value is one of fn's type. Returns: 0, -EPROTO with err saying what is wrong. */

@@ -14,8 +14,10 @@
 #include "base/cleanup.h"
 #include "hv/call.h"
 #include "hv/guest.h"
+#include "hv/timer.h"
 
-#define SLOT_MIN (16ull << 20)
+#define SLOT_MIN  (16ull << 20)
+#define COPY_PART (1u << 20) /* of a result, between two looks at the clock */
 
 struct shell {
     const struct hv_backend *hv;
@@ -27,6 +29,7 @@ enum phase {
     PHASE_WARM,
     PHASE_CALLING,
     PHASE_HOST_CALL, /* of a call: a host function is to be answered */
+    PHASE_COPYING,   /* of a call: its result is on the way out */
     PHASE_DONE,
     PHASE_BROKEN,
 };
@@ -44,6 +47,9 @@ struct instance {
     struct instance_result result; /* while DONE and not taken */
     struct call_buffer buffer;     /* for the bytes of results */
     int result_code;               /* -ENOMEM: there was no memory to copy it */
+    uint8_t *into;                 /* of instance_result_into, or NULL */
+    size_t into_size, copied;
+    uint64_t copy_from; /* offset in the window */
     unsigned int skip;
 };
 
@@ -152,16 +158,27 @@ void instance_set_deterministic(struct instance *inst, const uint8_t seed[HV_SEE
     world_init(&inst->guest.world, seed, false);
 }
 
-int instance_check_args(const struct image *img, size_t function, uint64_t io_size,
+static bool has_bulk_window(const struct snapshot *snap)
+{
+    struct hl_abi_info info;
+
+    memcpy(&info, snapshot_memory(snap) + HL_ABI_INFO_ADDR, sizeof(info));
+    return info.flags & HL_ABI_INFO_BULK;
+}
+
+int instance_check_args(const struct image *img, size_t function, const struct snapshot *snap,
                         const struct hl_value *args, size_t nargs, struct hl_error *err)
 {
     const struct image_function *fn = image_function(img, function);
+    struct call_args placed;
     uint32_t size;
+    int rc;
 
     if (!fn)
         return hl_error_set(err, -EINVAL, "function %zu of %zu", function,
                             image_function_count(img));
-    return call_check(fn, io_size, args, nargs, &size, err);
+    rc = call_place(&placed, args, nargs, has_bulk_window(snap), err);
+    return rc < 0 ? rc : call_check(fn, snapshot_io_size(snap), &placed, &size, err);
 }
 
 /* What a first call brings besides its arguments. *size grows. Returns: HL_ABI_CALL_…. */
@@ -179,12 +196,53 @@ static uint16_t first_call(struct instance *inst, uint8_t entropy[HL_ABI_ENTROPY
     return HL_ABI_CALL_FIRST | HL_ABI_CALL_ENTROPY;
 }
 
+/* Maps what args has in the bulk window. */
+static int attach(struct instance *inst, const struct call_args *args)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < args->nargs && rc == 0; i++) {
+        const struct hl_value *arg = &args->args[i];
+
+        if (args->at[i])
+            rc = inst->hv->attach(inst->machine, args->at[i], arg->descriptor.fd,
+                                  arg->descriptor.len);
+    }
+    return rc;
+}
+
+/* Finds a place for each argument, and has those in descriptors there: mapped, or else to be
+ * copied. */
+static int place(struct instance *inst, const struct image_function *fn, struct call_args *placed,
+                 const struct hl_value *args, size_t nargs, uint32_t *size, struct hl_error *err)
+{
+    uint64_t io_size = snapshot_io_size(inst->snap);
+    int rc = call_place(placed, args, nargs, has_bulk_window(inst->snap), err);
+
+    if (rc == 0)
+        rc = call_check(fn, io_size, placed, size, err);
+    if (rc < 0)
+        return rc;
+    rc = attach(inst, placed);
+    if (rc == -EOPNOTSUPP || rc == -ENOBUFS) {
+        rc = call_place(placed, args, nargs, false, err);
+        return rc < 0 ? rc : call_check(fn, io_size, placed, size, err);
+    }
+    if (rc < 0) {
+        inst->phase = PHASE_BROKEN; /* part of it may be there */
+        return hl_error_set(err, rc, "an argument's descriptor cannot be mapped: %s",
+                            strerror(-rc));
+    }
+    return 0;
+}
+
 int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
                    size_t nargs, struct hl_error *err)
 {
     const struct image_function *fn = image_function(inst->img, function);
     struct call_head head = {.function = (uint32_t)function};
     uint8_t entropy[HL_ABI_ENTROPY_SIZE];
+    struct call_args placed;
     int rc;
 
     if (inst->phase != PHASE_WARM)
@@ -192,19 +250,30 @@ int instance_begin(struct instance *inst, size_t function, const struct hl_value
     if (!fn)
         return hl_error_set(err, -EINVAL, "function %zu of %zu", function,
                             image_function_count(inst->img));
-    rc = call_check(fn, snapshot_io_size(inst->snap), args, nargs, &head.size, err);
+    rc = place(inst, fn, &placed, args, nargs, &head.size, err);
     if (rc < 0)
         return rc;
     head.flags = first_call(inst, entropy, &head.size);
     head.entropy = head.flags & HL_ABI_CALL_ENTROPY ? entropy : NULL;
-    call_write(inst->hv->io_window(inst->machine), &head, args, nargs);
     inst->hv->io_dirty(inst->machine, 0, head.size);
+    if (call_write(inst->hv->io_window(inst->machine), &head, &placed) < 0) {
+        inst->phase = PHASE_BROKEN;
+        return hl_error_set(err, -EIO, "an argument's descriptor cannot be read");
+    }
     inst->hv->set_return(inst->machine, head.size);
     inst->fresh = false;
     memset(&inst->guest.counters, 0, sizeof(inst->guest.counters));
     inst->function = fn;
+    inst->into = NULL;
     inst->phase = PHASE_CALLING;
     return 0;
+}
+
+void instance_result_into(struct instance *inst, void *to, size_t size)
+{
+    inst->into = to;
+    inst->into_size = size;
+    inst->copied = 0;
 }
 
 static enum instance_state broken(struct instance *inst)
@@ -213,7 +282,41 @@ static enum instance_state broken(struct instance *inst)
     return INSTANCE_FAULT;
 }
 
-static enum instance_state finish(struct instance *inst)
+/* The result's bytes go out. What a guest that is not settled writes meanwhile is as good as what
+ * it wrote before. */
+static enum instance_state copy_out(struct instance *inst, uint64_t until_ns)
+{
+    const uint8_t *from = inst->hv->io_window(inst->machine) + inst->copy_from;
+    size_t len = inst->result.value.descriptor.len;
+
+    inst->phase = PHASE_COPYING;
+    while (inst->copied < len) {
+        size_t part = len - inst->copied < COPY_PART ? len - inst->copied : COPY_PART;
+
+        memcpy(inst->into + inst->copied, from + inst->copied, part);
+        inst->copied += part;
+        if (inst->copied < len && hv_now_ns() >= until_ns)
+            return INSTANCE_KICKED;
+    }
+    inst->phase = PHASE_DONE;
+    return INSTANCE_DONE;
+}
+
+static enum instance_state begin_copy(struct instance *inst, const struct hl_abi_result *header,
+                                      uint64_t until_ns)
+{
+    inst->result = (struct instance_result){
+        .value = {.type = HL_TYPE_DESCRIPTOR, .descriptor = {.len = header->value.len, .fd = -1}},
+    };
+    inst->copy_from = header->value.bits;
+    if (header->value.len <= inst->into_size)
+        return copy_out(inst, until_ns);
+    inst->result_code = -EMSGSIZE;
+    inst->phase = PHASE_DONE;
+    return INSTANCE_DONE;
+}
+
+static enum instance_state finish(struct instance *inst, uint64_t until_ns)
 {
     const uint8_t *window = inst->hv->io_window(inst->machine);
     struct hl_error err = HL_ERROR_INIT;
@@ -222,6 +325,9 @@ static enum instance_state finish(struct instance *inst)
 
     rc = call_read_result(inst->function, window, snapshot_io_size(inst->snap), inst->guest.result,
                           &header, &err);
+    inst->result_code = 0;
+    if (rc == 0 && inst->into && !header.error && header.value.type == HL_ABI_BYTES)
+        return begin_copy(inst, &header, until_ns);
     if (rc == 0)
         rc = call_take_value(&header, window, &inst->result.value,
                              inst->hv->settled ? NULL : &inst->buffer, &err);
@@ -242,13 +348,15 @@ enum instance_state instance_run(struct instance *inst, uint64_t until_ns)
         return INSTANCE_DONE;
     if (inst->phase == PHASE_HOST_CALL)
         return INSTANCE_HOST_CALL;
+    if (inst->phase == PHASE_COPYING)
+        return copy_out(inst, until_ns);
     if (inst->phase != PHASE_CALLING) {
         guest_fail(&inst->guest, INSTANCE_END_DIED, 0, "run without a call");
         return broken(inst);
     }
     switch (guest_run(&inst->guest, until_ns)) {
     case GUEST_DONE:
-        return finish(inst);
+        return finish(inst, until_ns);
     case GUEST_KICKED:
         return INSTANCE_KICKED;
     case GUEST_HOST_CALL:
@@ -291,6 +399,10 @@ int instance_result(struct instance *inst, struct instance_result *result, struc
     memset(result, 0, sizeof(*result));
     if (inst->phase != PHASE_DONE)
         return hl_error_set(err, -EBUSY, "the call has no result");
+    if (inst->result_code == -EMSGSIZE)
+        return hl_error_set(err, -EMSGSIZE,
+                            "the result takes %zu bytes, more than the %zu that there is room for",
+                            inst->result.value.descriptor.len, inst->into_size);
     if (inst->result_code < 0)
         return hl_error_set(err, inst->result_code, "%s",
                             inst->result_code == -ENOMEM ? "no memory for the result"

@@ -90,22 +90,33 @@ void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque);
 void instance_set_deterministic(struct instance *inst, const uint8_t seed[HV_SEED_SIZE]);
 
 /* Checks args against the function's signature and writes the call; the first one since the
- * instance was bound or reset tells the guest so and brings it fresh entropy. On error the instance
- * is as it was. Returns: 0; -EINVAL with err naming argument and type; -EMSGSIZE with the window's
- * size when the arguments do not fit. */
+ * instance was bound or reset tells the guest so and brings it fresh entropy. What is in a
+ * descriptor, HL_TYPE_DESCRIPTOR for a parameter of type bytes, is mapped where the guest reads it
+ * until the call's end, or copied where it is small or there is no such thing here: the file is one
+ * whose bytes nobody can change or take away. Returns: 0; -EINVAL with err naming argument and
+ * type, -EMSGSIZE with the window's size when the arguments do not fit: the instance is as it was;
+ * another negative errno: it can only be freed. */
 int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
                    size_t nargs, struct hl_error *err);
 
 /* Only the check of instance_begin, without an instance. */
-int instance_check_args(const struct image *img, size_t function, uint64_t io_size,
+int instance_check_args(const struct image *img, size_t function, const struct snapshot *snap,
                         const struct hl_value *args, size_t nargs, struct hl_error *err);
+
+/* For the call that has begun: bytes that the function returns (text and others as ever) go to
+ * `to`, which has room for size and stays until the call's result was taken or the instance is
+ * reset or freed. They are copied piece by piece in instance_run, which comes back KICKED meanwhile
+ * as from a guest that computes. The result is an HL_TYPE_DESCRIPTOR then, with no descriptor in
+ * it. */
+void instance_result_into(struct instance *inst, void *to, size_t size);
 
 enum instance_state instance_run(struct instance *inst, uint64_t until_ns);
 
 /* After INSTANCE_DONE, once. value: a result, or, when the guest answered with an error, is_error
  * with code and text in a string value. String and bytes are the instance's: good until it is
  * reset, unbound or freed. They were checked where the guest cannot change them any more. Returns:
- * 0; -ENOMEM; -EBUSY or -ENODATA when there is none. */
+ * 0; -ENOMEM; -EMSGSIZE with both sizes where instance_result_into gave too little room; -EBUSY or
+ * -ENODATA when there is none. */
 struct instance_result {
     bool is_error;
     int32_t code;

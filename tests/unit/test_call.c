@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "hv/call.h"
 
@@ -130,11 +132,14 @@ START_TEST(a_call_as_written)
     };
     struct hl_abi_value values[4];
     struct hl_abi_call header;
+    struct call_args placed;
     uint32_t size;
 
     memset(window, 0, sizeof(window));
-    ck_assert_int_eq(call_check(&fn, IO_SIZE, args, 4, &size, NULL), 0);
-    call_write(window, &(struct call_head){.function = 7, .size = size}, args, 4);
+    ck_assert_int_eq(call_place(&placed, args, 4, true, NULL), 0);
+    ck_assert_int_eq(call_check(&fn, IO_SIZE, &placed, &size, NULL), 0);
+    ck_assert_int_eq(call_write(window, &(struct call_head){.function = 7, .size = size}, &placed),
+                     0);
     memcpy(&header, window, sizeof(header));
     memcpy(values, window + sizeof(header), sizeof(values));
     ck_assert_uint_eq(header.magic, HL_ABI_CALL_MAGIC);
@@ -153,10 +158,70 @@ START_TEST(a_call_as_written)
                             19),
                      0);
     /* The largest window that does not hold it, and the smallest that does. */
-    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM - 1, args, 4, &size, NULL),
+    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM - 1, &placed, &size, NULL),
                      -EMSGSIZE);
-    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM, args, 4, &size, NULL), 0);
-    ck_assert_int_eq(call_check(&fn, 8, args, 4, &size, NULL), -EMSGSIZE);
+    ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM, &placed, &size, NULL), 0);
+    ck_assert_int_eq(call_check(&fn, 8, &placed, &size, NULL), -EMSGSIZE);
+}
+END_TEST
+
+/* A small file is copied like bytes, a large one only where there is no bulk window. */
+START_TEST(test_descriptors)
+{
+    const struct image_function fn = {
+        .name = "f",
+        .sig = {.ret = HL_TYPE_VOID,
+                .nparams = 4,
+                .params = {HL_TYPE_BYTES, HL_TYPE_BYTES, HL_TYPE_BYTES, HL_TYPE_BYTES}}};
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    struct hl_value args[] = {
+        {.type = HL_TYPE_DESCRIPTOR, .descriptor = {CALL_COPY_MOST + 1, fd}},
+        {.type = HL_TYPE_DESCRIPTOR, .descriptor = {5, fd}},
+        {.type = HL_TYPE_DESCRIPTOR, .descriptor = {HL_ABI_BULK_UNIT + 1, fd}},
+        {.type = HL_TYPE_DESCRIPTOR, .descriptor = {HL_ABI_BULK_UNIT, fd}},
+    };
+    const uint64_t bulk = HL_ABI_BULK_ADDR, unit = HL_ABI_BULK_UNIT;
+    struct hl_abi_value values[4];
+    struct call_head head = {0};
+    struct call_args placed;
+    struct hl_error err = HL_ERROR_INIT;
+
+    ck_assert_int_eq(write(fd, "hello", 5), 5);
+    ck_assert_int_eq(call_place(&placed, args, 4, true, NULL), 0);
+    ck_assert_uint_eq(placed.at[0], bulk);
+    ck_assert_uint_eq(placed.at[1], 0);
+    ck_assert_uint_eq(placed.at[2], bulk + unit);
+    ck_assert_uint_eq(placed.at[3], bulk + 3 * unit);
+    ck_assert_int_eq(call_check(&fn, IO_SIZE, &placed, &head.size, NULL), 0);
+    ck_assert_uint_eq(head.size, 16 + 4 * 16 + 5);
+    ck_assert_int_eq(call_write(window, &head, &placed), 0);
+    memcpy(values, window + sizeof(struct hl_abi_call), sizeof(values));
+    ck_assert_uint_eq(values[0].type, HL_ABI_BYTES);
+    ck_assert_uint_eq(values[0].bits, bulk - HL_ABI_IO_ADDR);
+    ck_assert_uint_eq(values[0].len, CALL_COPY_MOST + 1);
+    ck_assert_uint_eq(values[1].bits, 80);
+    ck_assert_int_eq(memcmp(window + 80, "hello", 5), 0);
+    ck_assert_uint_eq(values[3].bits, bulk + 3 * unit - HL_ABI_IO_ADDR);
+
+    args[1].descriptor.len = 6; /* more than there is */
+    ck_assert_int_eq(call_place(&placed, args, 4, true, NULL), 0);
+    ck_assert_int_eq(call_check(&fn, IO_SIZE, &placed, &head.size, NULL), 0);
+    ck_assert_int_eq(call_write(window, &head, &placed), -EIO);
+
+    ck_assert_int_eq(call_place(&placed, args, 4, false, NULL), 0);
+    ck_assert_uint_eq(placed.at[0], 0);
+    ck_assert_int_eq(call_check(&fn, IO_SIZE, &placed, &head.size, &err), -EMSGSIZE);
+
+    args[0].descriptor.len = args[2].descriptor.len = 3ull << 30;
+    ck_assert_int_eq(call_place(&placed, args, 4, true, &err), -EMSGSIZE);
+    args[2].descriptor.len = 1ull << 30;
+    args[3].descriptor.len = 0;
+    ck_assert_int_eq(call_place(&placed, args, 4, true, &err), 0);
+    args[0].descriptor.len = UINT32_MAX;
+    ck_assert_int_eq(call_place(&placed, args, 1, true, &err), 0);
+    args[0].descriptor.len++;
+    ck_assert_int_eq(call_place(&placed, args, 1, true, &err), -EMSGSIZE);
+    close(fd);
 }
 END_TEST
 
@@ -171,6 +236,7 @@ int main(void)
     tcase_add_test(tc, result_places);
     tcase_add_test(tc, result_memory);
     tcase_add_test(tc, a_call_as_written);
+    tcase_add_test(tc, test_descriptors);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);

@@ -107,7 +107,7 @@ static int try_begin(const char *name, const struct hl_value *args, size_t nargs
     int function = image_find_function(img, name, strlen(name));
     int rc = instance_begin(inst, (size_t)function, args, nargs, &err);
 
-    ck_assert_int_eq(instance_check_args(img, (size_t)function, IO_SIZE, args, nargs, NULL), rc);
+    ck_assert_int_eq(instance_check_args(img, (size_t)function, snap, args, nargs, NULL), rc);
     strcpy(text, err.text);
     return rc;
 }
