@@ -107,6 +107,7 @@ HV_UNIT_TESTS = \
 	tests/unit/test_host_call \
 	tests/unit/test_image \
 	tests/unit/test_instance \
+	tests/unit/test_instance_files \
 	tests/unit/test_snapshot \
 	tests/unit/test_snapshot_file \
 	tests/unit/test_syscall \
@@ -137,6 +138,9 @@ tests_unit_test_snapshot_file_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_instance_SOURCES = tests/unit/test_instance.c
 tests_unit_test_instance_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
+tests_unit_test_instance_files_SOURCES = tests/unit/test_instance_files.c
+tests_unit_test_instance_files_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_instance_files_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
 tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)

@@ -157,6 +157,7 @@ uint8_t *fake_elf_new(size_t *len)
         FAKE_FUNCTION("host_raw", HL_ABI_I64, 3, HL_ABI_BYTES, HL_ABI_U64, HL_ABI_U64),
         FAKE_FUNCTION("entropy", HL_ABI_BYTES, 0, 0),
         FAKE_FUNCTION("time", HL_ABI_I64, 0, 0),
+        FAKE_FUNCTION("at", HL_ABI_U32, 2, HL_ABI_BYTES, HL_ABI_U64),
     };
 
     return fake_elf_with(functions, sizeof(functions) / sizeof(functions[0]), ET_EXEC, len);

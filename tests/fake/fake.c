@@ -130,6 +130,7 @@ static int populate(struct hv_host *host, uint8_t *low, const uint8_t *prot, siz
 }
 
 static void machine_free(struct hv_machine *m);
+static void detach(struct hv_machine *m);
 
 static int machine_new(struct hv_machine **out, struct hv_host *host, uint64_t slot_size,
                        struct hl_error *err)
@@ -176,6 +177,7 @@ static void machine_free(struct hv_machine *m)
         return;
     if (m->memory)
         munmap(m->memory, m->slot_size);
+    detach(m);
     snapshot_unref(m->snap);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->cond);
@@ -188,8 +190,32 @@ static void machine_free(struct hv_machine *m)
     atomic_fetch_sub(&machines, 1);
 }
 
+static void detach(struct hv_machine *m)
+{
+    for (unsigned int i = 0; i < m->nfiles; i++)
+        munmap(m->files[i].data, m->files[i].len);
+    m->nfiles = 0;
+}
+
+static int attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len)
+{
+    int code = enter(FAKE_ATTACH);
+    void *data;
+
+    if (code < 0)
+        return code;
+    if (m->nfiles == HL_ABI_MAX_PARAMS || addr % HL_ABI_BULK_UNIT || addr < HL_ABI_BULK_ADDR)
+        return -EINVAL;
+    data = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED)
+        return -errno;
+    m->files[m->nfiles++] = (struct fake_file){.addr = addr, .data = data, .len = len};
+    return 0;
+}
+
 static void set_registers(struct hv_machine *m)
 {
+    detach(m);
     m->phase = snapshot_regs(m->snap)->rip == FAKE_READY_RIP ? FAKE_IN_CALL : FAKE_AT_START;
     m->step = 0;
     m->wake_ns = 0;
@@ -232,6 +258,7 @@ static int unbind(struct hv_machine *m)
 
     if (code < 0)
         return code;
+    detach(m);
     snapshot_unref(m->snap);
     m->snap = NULL;
     m->size = m->io_size = 0;
@@ -461,6 +488,7 @@ const struct hv_backend hv_backend_fake = {
     .mem_write = mem_write,
     .io_window = io_window,
     .io_dirty = io_dirty,
+    .attach = attach,
     .protect = protect,
     .reset = reset,
     .rewind = rewind_registers,

@@ -13,6 +13,7 @@
  *
  *   echo(bytes) -> bytes            echo_string(string) -> string
  *   add(i32, i32) -> i32            nothing()
+ *   at(bytes, u64 i) -> u32         byte i, of attached files too
  *   same_i32 … same_f64, same_bool  give their argument back
  *   big(u32 n) -> bytes             n bytes of 'x' (past the window too: a broken result)
  *   fail(i32 code, string text)     an error of the guest's own
@@ -65,6 +66,7 @@ enum fake_op {
     FAKE_SET_FS_BASE,
     FAKE_MEM_READ,
     FAKE_MEM_WRITE,
+    FAKE_ATTACH,
     FAKE_PROTECT,
     FAKE_RESET,
     FAKE_REWIND,

@@ -6,12 +6,19 @@
 
 #include <pthread.h>
 
+#include "guest/hl_abi.h"
 #include "hv/snapshot.h"
 #include "tests/fake/fake.h"
 
 enum fake_phase {
     FAKE_AT_START, /* before READY */
     FAKE_IN_CALL,  /* READY has returned, or will at the next run */
+};
+
+struct fake_file {
+    hl_gpa addr;
+    uint8_t *data;
+    uint64_t len;
 };
 
 struct hv_machine {
@@ -28,7 +35,9 @@ struct hv_machine {
     unsigned int step;
     uint64_t wake_ns; /* of delay */
     uint64_t returned, fs_base;
-    uint64_t sum; /* of host_calls */
+    uint64_t sum;                              /* of host_calls */
+    struct fake_file files[HL_ABI_MAX_PARAMS]; /* attached */
+    unsigned int nfiles;
     pthread_mutex_t lock;
     pthread_cond_t cond;
     bool kicked;

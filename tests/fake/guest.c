@@ -74,6 +74,22 @@ static int call_add(struct call *c)
     return done(c, HL_ABI_I32, (uint64_t)(int64_t)sum, 0);
 }
 
+static int call_at(struct call *c)
+{
+    hl_gpa addr = HL_ABI_IO_ADDR + c->args[0].bits;
+    uint64_t i = c->args[1].bits;
+    const uint8_t *data = NULL;
+
+    if (addr < HL_ABI_BULK_ADDR)
+        data = window(c) + c->args[0].bits;
+    for (unsigned int n = 0; n < c->m->nfiles; n++)
+        if (c->m->files[n].addr == addr)
+            data = c->m->files[n].data;
+    if (!data || i >= c->args[0].len)
+        return fake_exit_fault(c->exit, 14, 4, 0x400000, addr + i);
+    return done(c, HL_ABI_U32, data[i], 0);
+}
+
 static int call_big(struct call *c)
 {
     uint64_t n = c->args[0].bits, room = c->m->io_size - SCRATCH;
@@ -331,6 +347,7 @@ static const struct {
     {"echo", call_same},
     {"echo_string", call_same},
     {"add", call_add},
+    {"at", call_at},
     {"nothing", call_nothing},
     {"same_i32", call_same},
     {"same_u32", call_same},
