@@ -16,6 +16,8 @@ enum budget_kind {
     BUDGET_GUEST_MEMORY,
     BUDGET_PROGRAMS,     /* bytes of programs and their snapshots */
     BUDGET_CLIENT_BYTES, /* read and write buffers, waiting requests, uploads */
+    BUDGET_BULK,         /* bytes of calls' descriptors */
+    BUDGET_DESCRIPTORS,  /* those, and what came on connections and is not taken yet */
     BUDGET_KINDS,
 };
 

@@ -68,6 +68,7 @@ struct configuration {
     uint64_t slow_sender_ns;
     uint64_t session_idle_ns;
     uint32_t max_sessions;
+    uint64_t bulk_budget; /* 0: no descriptors are taken */
 
     struct configuration_limits defaults; /* [defaults] */
     struct configuration_limits maxima;   /* [limits] */

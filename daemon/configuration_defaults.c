@@ -76,6 +76,7 @@ void configuration_init(struct configuration *config)
     config->slow_sender_ns = 10 * SECOND;
     config->session_idle_ns = 300 * SECOND;
     config->max_sessions = 64;
+    config->bulk_budget = 4096ull * MIB;
 
     config->defaults.memory = 64 * MIB;
     config->defaults.deadline_ns = SECOND;

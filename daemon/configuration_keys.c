@@ -61,6 +61,7 @@ const struct configuration_key configuration_keys[] = {
     {"engine", "slow_sender", KEY_TIME, false, MEMBER(slow_sender_ns), MS, 600 * SECOND},
     {"engine", "session_idle", KEY_TIME, false, MEMBER(session_idle_ns), MS, 365 * DAY},
     {"engine", "max_sessions", KEY_COUNT, false, MEMBER(max_sessions), 0, 4096},
+    {"engine", "bulk_budget", KEY_SIZE, false, MEMBER(bulk_budget), 0, 1024 * 1024 * GIB},
 
     {"defaults", "memory", KEY_SIZE, false, MEMBER(defaults.memory), 4 * MIB, GIB},
     {"defaults", "deadline", KEY_TIME, false, MEMBER(defaults.deadline_ns), 10 * US, DAY},

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "daemon/control_link.h"
@@ -26,10 +27,22 @@
 #define CLIENT_BYTES_EACH   (64u << 10)
 #define CLIENT_BYTES_COMMON (16u * FRAME_PAYLOAD_MAX)
 
+/* Of clients' descriptors at a time: worker.c counts them among what it needs. */
+static uint64_t count_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 8 >= ENGINE_DESCRIPTORS_MAX)
+        return ENGINE_DESCRIPTORS_MAX;
+    return limit.rlim_cur / 8;
+}
+
 static void set_budget(struct engine *engine, const struct settings *settings)
 {
     budget_set_limit(&engine->budget, BUDGET_VMS, settings->max_vms);
     budget_set_limit(&engine->budget, BUDGET_GUEST_MEMORY, settings->memory_budget);
+    budget_set_limit(&engine->budget, BUDGET_BULK, settings->bulk_budget);
+    budget_set_limit(&engine->budget, BUDGET_DESCRIPTORS, count_descriptors());
     /* As much again as instances have, and one start-up of the largest. */
     budget_set_limit(&engine->budget, BUDGET_PROGRAMS,
                      settings->memory_budget + settings->maxima.memory);

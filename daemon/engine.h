@@ -19,6 +19,8 @@
 #include "daemon/settings.h"
 #include "hv/backend.h"
 
+#define ENGINE_DESCRIPTORS_MAX 1024u /* of clients, at a time */
+
 struct shard;
 struct images;
 struct control_link;
@@ -51,8 +53,9 @@ struct engine {
     atomic_bool draining;
     atomic_uint connections;
     atomic_uint sessions;
-    uint64_t received;      /* shard 0's: Connection messages so far */
-    atomic_bool idle_noted; /* idle_mail is on its way */
+    atomic_bool bulk_distrusted; /* no descriptors are taken from this uid (bulk.c) */
+    uint64_t received;           /* shard 0's: Connection messages so far */
+    atomic_bool idle_noted;      /* idle_mail is on its way */
     struct mail idle_mail;
     struct runner *runners;              /* long-run threads (run.h) */
     unsigned int nrunners, long_threads; /* that run; as configured */

@@ -43,6 +43,7 @@ void settings_fill(struct settings_message *message, const struct front *front)
     s->slow_sender_ns = config->slow_sender_ns;
     s->session_idle_ns = config->session_idle_ns;
     s->max_sessions = config->max_sessions;
+    s->bulk_budget = config->bulk_budget;
 }
 
 static uint64_t in_force(uint64_t asked, uint64_t standard, uint64_t most)

@@ -115,6 +115,7 @@ int settings_from_control(struct settings *out, const Hl__Control__Settings *in,
     out->slow_sender_ns = in->slow_sender_ns;
     out->session_idle_ns = in->session_idle_ns;
     out->max_sessions = in->max_sessions;
+    out->bulk_budget = in->bulk_budget;
     limits_from_control(&out->defaults, in->defaults);
     limits_from_control(&out->maxima, in->maxima);
     set_default(&out->quantum_ns, MILLISECOND);

@@ -42,6 +42,7 @@ struct settings {
     uint64_t slow_sender_ns;
     uint64_t session_idle_ns;
     uint32_t max_sessions;
+    uint64_t bulk_budget;
 };
 
 /* A value that is 0 where that has no meaning becomes a sane one: the front fills in its

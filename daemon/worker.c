@@ -83,13 +83,14 @@ static int open_backend(struct start *start, struct hl_error *err)
     return r < 0 ? hl_error_wrap(err, r, "backend %s", start->hv->name) : 0;
 }
 
-/* Descriptors for: each connection; each VM (VM and vCPU, or socket, memory, pidfd, eventfd and the
- * window on its way for `process`); two files of a snapshot and a zygote for each program that is
- * kept (images.c), and some on their way; what libc and libuv hold. Less where the system allows
- * less. */
+/* Descriptors for: each connection; what clients send beside their calls; each VM (VM and vCPU, or
+ * socket, memory, pidfd, eventfd and the window on its way for `process`); two files of a snapshot
+ * and a zygote for each program that is kept (images.c), and some on their way; what libc and libuv
+ * hold. Less where the system allows less. */
 static uint64_t files_needed(const struct settings *settings)
 {
-    uint64_t n = settings->max_connections * 3ull + settings->max_vms * 6 + 2048 + 256;
+    uint64_t n = settings->max_connections * 3ull + ENGINE_DESCRIPTORS_MAX + settings->max_vms * 6 +
+                 2048 + 256;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY &&
