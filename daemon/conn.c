@@ -39,7 +39,7 @@ static void conn_free(struct conn *conn)
     charge_release(&conn->buf_charge);
     charge_release(&conn->write_charge);
     buffer_fini(&conn->out);
-    free(conn->spare_write);
+    hl_cleanup_closep(&conn->fd);
     free(conn->buf);
     free(conn);
 }
@@ -68,7 +68,7 @@ void conn_close(struct conn *conn)
     if (conn->closing)
         return;
     conn->closing = true;
-    conn->reading = false;
+    conn->reading = conn->late = false;
     list_remove(&conn->link);
     list_remove(&conn->ready_link);
     while (!list_empty(&conn->calls))
@@ -82,7 +82,8 @@ void conn_close(struct conn *conn)
     while ((l = list_pop_front(&conn->tickets)))
         LIST_ENTRY(l, struct ticket, link)->conn = NULL;
     drop_uploads(conn);
-    uv_close((uv_handle_t *)&conn->pipe, on_handle_closed);
+    conn_forget_descriptors(conn);
+    uv_close((uv_handle_t *)&conn->poll, on_handle_closed);
     uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
     shard_conn_closed(conn->shard);
 }
@@ -134,12 +135,8 @@ void conn_watch(struct conn *conn)
 
 static bool hung_up(const struct conn *conn)
 {
-    struct pollfd pfd = {.events = 0};
-    uv_os_fd_t fd;
+    struct pollfd pfd = {.fd = conn->fd, .events = 0};
 
-    if (uv_fileno((const uv_handle_t *)&conn->pipe, &fd) < 0)
-        return true;
-    pfd.fd = fd;
     return poll(&pfd, 1, 0) == 1 && (pfd.revents & (POLLHUP | POLLERR)) != 0;
 }
 
@@ -297,6 +294,7 @@ static void make_room(struct conn *conn, const struct frame_header *header, bool
                              "no room for a frame of %u bytes now", header->length);
             conn->discard = need - held;
             conn->start = conn->end = 0;
+            conn_forget_descriptors(conn);
         }
         return;
     }
@@ -394,15 +392,8 @@ bool conn_serve(struct conn *conn)
     conn->corked = false;
     if (conn->closing)
         return false;
+    conn_drop_descriptors(conn);
     return conn->more > 0 || next_frame(conn, &header) != 0;
-}
-
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
-{
-    struct conn *conn = handle->data;
-
-    (void)suggested;
-    *buf = uv_buf_init((char *)conn->buf + conn->end, (unsigned int)(conn->cap - conn->end));
 }
 
 static void on_eof(struct conn *conn)
@@ -424,45 +415,87 @@ static void on_eof(struct conn *conn)
     conn_check_done(conn);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t nread, const uv_buf_t *buf)
+static void take_bytes(struct conn *conn, size_t n)
 {
-    struct conn *conn = stream->data;
-
-    (void)buf;
-    if (conn->closing || nread == 0)
-        return;
-    if (nread < 0) {
-        if (nread == UV_EOF)
-            on_eof(conn);
-        else
-            conn_close(conn);
-        return;
-    }
     if (conn->discard > 0) {
-        size_t n = (size_t)nread < conn->discard ? (size_t)nread : conn->discard;
+        size_t gone = n < conn->discard ? n : conn->discard;
 
-        conn->discard -= n;
-        memmove(conn->buf, conn->buf + n, (size_t)nread - n);
-        nread -= (ssize_t)n;
+        conn->discard -= gone;
+        n -= gone;
+        memmove(conn->buf, conn->buf + gone, n);
     }
-    conn->end += (size_t)nread;
+    conn->end += n;
+    if (conn->discard > 0 || n == 0)
+        conn_drop_descriptors(conn);
     if (conn->end == conn->cap)
         set_reading(conn, false);
     conn->read_ns = hv_now_ns();
     shard_ready(conn->shard, conn);
 }
 
+static void read_once(struct conn *conn)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+    } control;
+    struct iovec iov = {conn->buf + conn->end, conn->cap - conn->end};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n < 0) {
+        conn_close(conn);
+        return;
+    }
+    conn->received += (size_t)n;
+    if (msg.msg_controllen > 0 || msg.msg_flags & MSG_CTRUNC)
+        conn_keep_descriptors(conn, &msg);
+    if (n == 0)
+        on_eof(conn);
+    else
+        take_bytes(conn, (size_t)n);
+}
+
+/* --- waiting for the socket ----------------------------------------------------------------- */
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct conn *conn = poll->data;
+
+    if (conn->closing)
+        return;
+    if (status < 0) {
+        conn_close(conn);
+        return;
+    }
+    if (events & UV_WRITABLE)
+        conn_writable(conn);
+    if (events & UV_READABLE && conn->reading && !conn->closing)
+        read_once(conn);
+}
+
+void conn_poll(struct conn *conn)
+{
+    int want = (conn->reading ? UV_READABLE : 0) | (conn->late ? UV_WRITABLE : 0);
+
+    if (conn->closing || want == conn->polled)
+        return;
+    conn->polled = want;
+    if (want == 0)
+        uv_poll_stop(&conn->poll);
+    else if (uv_poll_start(&conn->poll, want, on_poll) < 0)
+        conn_close(conn);
+}
+
 static void set_reading(struct conn *conn, bool want)
 {
-    if (conn->closing || conn->eof)
-        want = false;
-    if (want == conn->reading)
-        return;
-    conn->reading = want;
-    if (!want)
-        uv_read_stop((uv_stream_t *)&conn->pipe);
-    else if (uv_read_start((uv_stream_t *)&conn->pipe, on_alloc, on_read) < 0)
-        conn_close(conn);
+    conn->reading = want && !conn->closing && !conn->eof;
+    conn_poll(conn);
 }
 
 /* --- beginning ------------------------------------------------------------------------------ */
@@ -476,6 +509,7 @@ int conn_open(struct shard *shard, int fd)
     if (!conn)
         return -ENOMEM;
     conn->shard = shard;
+    conn->fd = -1;
     list_init(&conn->link);
     list_init(&conn->ready_link);
     list_init(&conn->calls);
@@ -491,70 +525,16 @@ int conn_open(struct shard *shard, int fd)
         conn_free(conn);
         return r;
     }
-    uv_pipe_init(&shard->loop, &conn->pipe, 0);
+    r = uv_poll_init(&shard->loop, &conn->poll, own);
+    if (r < 0) {
+        conn_free(conn);
+        return r;
+    }
+    conn->fd = hl_steal_fd(&own);
     uv_timer_init(&shard->loop, &conn->timer);
-    conn->pipe.data = conn->timer.data = conn;
+    conn->poll.data = conn->timer.data = conn;
     conn->open_handles = 2;
     list_push_back(&shard->conns, &conn->link);
-    if (uv_pipe_open(&conn->pipe, own) < 0) {
-        conn_close(conn); /* counts it as opened and closed */
-        return 0;
-    }
-    own = -1;
     set_reading(conn, true);
     return 0;
-}
-
-bool stream_open(struct stream *stream, const struct request *request)
-{
-    struct conn *conn = request->conn;
-
-    if (conn->nstreams >= CONN_STREAMS_MAX) {
-        conn_send_status(conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
-                         "%u streams of this connection are open", conn->nstreams);
-        return false;
-    }
-    stream->conn = conn;
-    stream->id = request->stream;
-    stream->remote_closed = !request->remote_open;
-    list_push_front(&conn->streams, &stream->link);
-    conn->nstreams++;
-    return true;
-}
-
-void stream_close(struct stream *stream)
-{
-    if (!stream->conn)
-        return;
-    list_remove(&stream->link);
-    stream->conn->nstreams--;
-    stream->conn = NULL;
-}
-
-bool ticket_take(struct ticket *ticket, const struct request *request)
-{
-    struct conn *conn = request->conn;
-
-    if (conn->ntickets >= CONN_TICKETS_MAX) {
-        conn_send_status(conn, request->stream, HL_STATUS_RESOURCE_EXHAUSTED,
-                         "%u requests of this connection are not answered yet", conn->ntickets);
-        return false;
-    }
-    ticket->conn = conn;
-    ticket->stream = request->stream;
-    list_push_back(&conn->tickets, &ticket->link);
-    conn->ntickets++;
-    return true;
-}
-
-void ticket_drop(struct ticket *ticket)
-{
-    struct conn *conn = ticket->conn;
-
-    ticket->conn = NULL;
-    if (!conn)
-        return;
-    list_remove(&ticket->link);
-    conn->ntickets--;
-    conn_check_done(conn);
 }

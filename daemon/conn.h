@@ -12,10 +12,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #include "base/list.h"
 #include "daemon/budget.h"
+#include "daemon/descriptors.h"
 #include "proto/buffer.h"
 #include "proto/envelope.h"
 
@@ -45,12 +47,14 @@ struct conn {
     struct shard *shard;
     struct list link;       /* of the shard's connections */
     struct list ready_link; /* of those with a whole frame in the buffer */
-    uv_pipe_t pipe;
+    int fd;
+    uv_poll_t poll;
+    int polled; /* enum uv_poll_event: waited for now */
     uv_timer_t timer;
     int open_handles;
     bool closing;
     bool eof;          /* the client sends no more */
-    bool reading;      /* libuv reads for us */
+    bool reading;      /* as bytes come */
     bool corked;       /* a frame is being served: replies may be held back */
     unsigned int more; /* whole frames behind that one, up to CONN_MORE_MOST */
 
@@ -63,10 +67,15 @@ struct conn {
     uint64_t partial_ns; /* since when a frame is incomplete, 0: none is */
     uint32_t last_stream;
 
-    struct buffer out; /* not yet handed to libuv */
-    struct late_write *spare_write;
+    struct descriptors descriptors; /* that came and belong to frames not served yet */
+    struct charge descriptors_charge;
+    uint64_t received; /* bytes so far */
+    uint64_t lost_at;  /* descriptors that came by then had to be closed, 0: none were */
+
+    struct buffer out;  /* not written yet */
+    bool late;          /* the socket took no more: it is waited for */
     uint64_t corked_ns; /* since when frames are served whose replies are held back */
-    size_t write_bytes; /* in out and in libuv */
+    size_t write_bytes; /* in out, as charged */
     struct charge write_charge;
     uint64_t stalled_ns; /* since when nothing was written though there was something, or 0 */
 
@@ -123,6 +132,23 @@ bool conn_serve(struct conn *conn);
 
 /* The timer fits what the client is waited for. */
 void conn_watch(struct conn *conn);
+
+/* The socket is waited for as reading and late say. */
+void conn_poll(struct conn *conn);
+
+/* conn_write.c: the socket takes more again. */
+void conn_writable(struct conn *conn);
+
+/* The first n descriptors that came with the frame being served, whose owner the caller becomes.
+ * Others are closed when it has been served. Returns: 0; -ENODATA when fewer came; -ENOBUFS when
+ * there was no room for those that came. */
+int conn_take_descriptors(struct conn *conn, int *fds, unsigned int n);
+
+/* conn_descriptors.c, for conn.c: what came with the newest bytes; a frame was served, and what is
+ * left of its own is for nobody; nor is any of it. */
+void conn_keep_descriptors(struct conn *conn, struct msghdr *msg);
+void conn_drop_descriptors(struct conn *conn);
+void conn_forget_descriptors(struct conn *conn);
 
 /* These are no-ops on a connection that is closing, and close one that cannot take the reply. */
 void conn_send_message(struct conn *conn, uint32_t stream, const ProtobufCMessage *message);

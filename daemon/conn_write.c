@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes to a client. Replies are put together in one buffer and handed to the socket at once; what
- * the socket does not take is libuv's to write later, and from then on counts against the client's
+ * the socket does not take stays there until it does, and from then on counts against the client's
  * patience. Frames that came together are answered together: while a further whole frame of the
  * same connection waits its turn, replies are held back, but never longer than CORK_NS.
  */
@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "daemon/engine.h"
 #include "daemon/shard.h"
@@ -22,12 +23,6 @@
 #define WRITE_MAX  (16u << 20) /* past it the connection ends */
 #define CORK_NS    200000u
 #define CORK_BYTES 65536u
-
-/* What the socket did not take at once, until libuv has written it. */
-struct late_write {
-    uv_write_t write;
-    struct buffer buf;
-};
 
 /* For what is to be written, and for memory that is kept. A buffer of the usual size is charged all
  * the time, so that usual replies change nothing that other threads look at. */
@@ -48,36 +43,58 @@ static void written(struct conn *conn, size_t n)
     conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
 }
 
-/* The memory is kept for the next one: large replies to one client come in a row, and fresh pages
- * for each would cost more than writing it. */
-static void late_done(struct conn *conn, struct late_write *late)
+static void trim(struct conn *conn)
 {
-    if (!conn->out.base) {
-        buffer_consume(&late->buf, late->buf.len);
-        conn->out = late->buf;
-    } else {
-        buffer_fini(&late->buf);
-    }
-    if (conn->spare_write)
-        free(late);
-    else
-        conn->spare_write = late;
+    buffer_trim(&conn->out, CONN_BUFFER_KEPT);
+    (void)charge_writes(conn, conn->write_bytes);
 }
 
-static void on_written(uv_write_t *write, int status)
+/* Returns: whether all of it is gone; otherwise it is waited for, or the connection closed. */
+static bool write_out(struct conn *conn)
 {
-    struct late_write *late = write->data;
-    struct conn *conn = write->handle->data;
-    size_t n = late->buf.len;
+    ssize_t n = send(conn->fd, buffer_data(&conn->out), conn->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-    late_done(conn, late);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        conn_close(conn);
+        return false;
+    }
+    if (n > 0) {
+        buffer_consume(&conn->out, (size_t)n);
+        written(conn, (size_t)n);
+    }
+    return conn->out.len == 0;
+}
+
+static void wait_for_socket(struct conn *conn)
+{
+    conn->late = true;
+    conn_poll(conn);
+    if (conn->stalled_ns == 0)
+        conn->stalled_ns = hv_now_ns();
+    conn_watch(conn);
+}
+
+/* Memory of large replies is kept for a while: those to one client come in a row, and fresh pages
+ * for each would cost more than writing it. */
+void conn_flush(struct conn *conn)
+{
+    if (conn->closing || conn->late || conn->out.len == 0)
+        return;
+    if (write_out(conn)) {
+        if (++conn->small_writes > CONN_SMALL_MANY && conn->out.size > CONN_BUFFER_KEPT)
+            trim(conn);
+    } else if (!conn->closing) {
+        wait_for_socket(conn);
+    }
+}
+
+void conn_writable(struct conn *conn)
+{
+    if (write_out(conn))
+        conn->late = false;
     if (conn->closing)
         return;
-    written(conn, n);
-    if (status < 0) {
-        conn_close(conn);
-        return;
-    }
+    conn_poll(conn);
     if (conn->write_bytes <= CONN_WRITE_HIGH / 2 && !conn->reading) {
         shard_ready(conn->shard, conn);
         shard_wake(conn->shard);
@@ -85,63 +102,6 @@ static void on_written(uv_write_t *write, int status)
     conn_watch(conn);
     conn_check_done(conn);
     shard_check_quiet(conn->shard);
-}
-
-/* Hands to libuv what the socket did not take. */
-static void write_late(struct conn *conn)
-{
-    struct late_write *late = conn->spare_write;
-    uv_buf_t buf;
-
-    if (!late)
-        late = malloc(sizeof(*late));
-    conn->spare_write = NULL;
-    if (!late) {
-        conn_close(conn);
-        return;
-    }
-    late->buf = conn->out;
-    late->write.data = late;
-    conn->out = (struct buffer){0};
-    buf = uv_buf_init((char *)buffer_data(&late->buf), (unsigned int)late->buf.len);
-    if (uv_write(&late->write, (uv_stream_t *)&conn->pipe, &buf, 1, on_written) < 0) {
-        buffer_fini(&late->buf);
-        free(late);
-        conn_close(conn);
-        return;
-    }
-    if (conn->stalled_ns == 0)
-        conn->stalled_ns = hv_now_ns();
-    conn_watch(conn);
-}
-
-static void trim(struct conn *conn)
-{
-    buffer_trim(&conn->out, CONN_BUFFER_KEPT);
-    (void)charge_writes(conn, conn->write_bytes);
-}
-
-void conn_flush(struct conn *conn)
-{
-    uv_buf_t buf;
-    int n;
-
-    if (conn->closing || conn->out.len == 0)
-        return;
-    buf = uv_buf_init((char *)buffer_data(&conn->out), (unsigned int)conn->out.len);
-    n = uv_try_write((uv_stream_t *)&conn->pipe, &buf, 1);
-    if (n < 0 && n != UV_EAGAIN) {
-        conn_close(conn);
-        return;
-    }
-    if (n > 0) {
-        buffer_consume(&conn->out, (size_t)n);
-        written(conn, (size_t)n);
-    }
-    if (conn->out.len > 0)
-        write_late(conn);
-    else if (++conn->small_writes > CONN_SMALL_MANY && conn->out.size > CONN_BUFFER_KEPT)
-        trim(conn);
 }
 
 void conn_push(struct conn *conn)

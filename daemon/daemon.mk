@@ -128,6 +128,8 @@ libengine_la_SOURCES = \
 	daemon/confine.h \
 	daemon/conn.c \
 	daemon/conn.h \
+	daemon/conn_descriptors.c \
+	daemon/conn_owed.c \
 	daemon/conn_write.c \
 	daemon/control_link.c \
 	daemon/control_link.h \
