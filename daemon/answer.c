@@ -33,7 +33,8 @@ static void account(Hl__V1__Accounting *out, const struct call *call, uint64_t n
     out->instance_calls = p->calls;
 }
 
-void answer_result(struct call *call, const struct instance_result *result, uint64_t now_ns)
+void answer_result(struct call *call, const struct instance_result *result,
+                   const Hl__V1__Descriptor *into, uint64_t now_ns)
 {
     Hl__V1__InvokeResponse response = HL__V1__INVOKE_RESPONSE__INIT;
     Hl__V1__InvokeWithHostResponse wrapped = HL__V1__INVOKE_WITH_HOST_RESPONSE__INIT;
@@ -57,6 +58,11 @@ void answer_result(struct call *call, const struct instance_result *result, uint
         }
         response.outcome_case = HL__V1__INVOKE_RESPONSE__OUTCOME_ERROR;
         response.error = &error;
+    } else if (result->value.type == HL_TYPE_DESCRIPTOR) {
+        value.kind_case = HL__V1__VALUE__KIND_DESCRIPTOR;
+        value.descriptor = (Hl__V1__Descriptor *)into;
+        response.outcome_case = HL__V1__INVOKE_RESPONSE__OUTCOME_RESULT;
+        response.result = &value;
     } else if (result->value.type != HL_TYPE_VOID) {
         int r = convert_to_proto(&value, &result->value);
 

@@ -10,6 +10,7 @@
 #include "base/value.h"
 #include "proto/hl.pb-c.h"
 
+struct bulk;
 struct program;
 
 struct arguments {
@@ -17,8 +18,10 @@ struct arguments {
     struct hl_value args[HL_MAX_PARAMS]; /* borrow from the request */
 };
 
-/* Returns: 0; -ENOENT for no such function; -EINVAL and others naming the argument. */
+/* bulk: the request's descriptors, or NULL. Returns: 0; -ENOENT for no such function; -EINVAL and
+ * others naming the argument. */
 int arguments_decode(struct arguments *out, const struct program *program,
-                     const Hl__V1__InvokeRequest *request, struct hl_error *err);
+                     const Hl__V1__InvokeRequest *request, const struct bulk *bulk,
+                     struct hl_error *err);
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/answer.h"
+#include "daemon/bulk.h"
 #include "daemon/call_stream.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
@@ -110,6 +111,7 @@ static void call_end(struct call *call)
     deadlines_remove(&shard->deadlines, &call->deadline);
     call_move(call, CALL_OVER);
     call_drop_request(call);
+    bulk_free(HL_STEAL(call->bulk));
     list_remove(&call->conn_link);
     call_release(call);
     shard->calls--;
@@ -210,13 +212,38 @@ static void end_failure(struct call *call, const struct instance_failure *failur
     pool_destroy(p);
 }
 
+/* The function returned, and what it did cannot be told. Its instance is as good as any. */
+static void end_refused(struct call *call, int code, const struct hl_error *err)
+{
+    struct pooled *p = call->pooled;
+
+    detach(call);
+    count_exits(call);
+    stats_add(&call->shard->stats, STAT_OTHER_ERRORS, 1);
+    conn_send_status(call->conn, call->stream,
+                     code == -EMSGSIZE ? HL_STATUS_RESOURCE_EXHAUSTED
+                                       : HL_STATUS_FAILED_PRECONDITION,
+                     "%s", err->text);
+    conn_push(call->conn);
+    call->pooled = NULL;
+    call_end(call);
+    pool_give_back(p);
+}
+
 static void call_done(struct call *call, uint64_t now)
 {
     struct instance_result result = {0};
+    Hl__V1__Descriptor into;
     struct pooled *p = call->pooled;
     struct hl_error err = HL_ERROR_INIT;
     int r = instance_result(p->inst, &result, &err);
 
+    if (r == 0 && result.value.type == HL_TYPE_DESCRIPTOR)
+        r = bulk_seal_result(p->bulk, result.value.descriptor.len, &into, &err);
+    if (r == -EMSGSIZE || r == -EBUSY) {
+        end_refused(call, r, &err);
+        return;
+    }
     if (r == -ENOMEM) {
         call_end_error(call, r, &err);
         return;
@@ -231,7 +258,7 @@ static void call_done(struct call *call, uint64_t now)
     count_exits(call);
     detach(call);
     stats_add(&call->shard->stats, result.is_error ? STAT_GUEST_ERRORS : STAT_OK, 1);
-    answer_result(call, &result, now);
+    answer_result(call, &result, &into, now);
     conn_push(call->conn);
     call->pooled = NULL;
     call_end(call);
@@ -346,6 +373,19 @@ void call_run_on(struct call *call)
         run_on(call, now);
 }
 
+/* From now on another thread may write to the result's file, for as long as the instance runs. */
+static void hand_over_bulk(struct call *call)
+{
+    struct pooled *p = call->pooled;
+    size_t room;
+    void *to;
+
+    p->bulk = HL_STEAL(call->bulk);
+    to = bulk_result(p->bulk, &room);
+    if (to)
+        instance_result_into(p->inst, to, room);
+}
+
 void call_start(struct call *call, const struct arguments *arguments)
 {
     struct hl_error err = HL_ERROR_INIT;
@@ -362,6 +402,8 @@ void call_start(struct call *call, const struct arguments *arguments)
         call_end_error(call, r, &err);
         return;
     }
+    if (call->bulk)
+        hand_over_bulk(call);
     call_drop_request(call);
     now = hv_now_ns();
     call->function = arguments->function;
@@ -464,7 +506,7 @@ int call_arguments(const struct call *call, struct arguments *out, struct hl_err
     if (call->depth > program->entry.host.depth)
         return hl_error_set(err, -ENOBUFS, "image '%s' may be called %u deep in host calls, not %u",
                             program->entry.name, program->entry.host.depth, call->depth);
-    return arguments_decode(out, program, call->request, err);
+    return arguments_decode(out, program, call->request, call->bulk, err);
 }
 
 /* With its pool known: starts it, or has it wait. */
@@ -544,12 +586,17 @@ static void call_image(struct call *call, const struct request *request, const c
 void call_begin(const struct request *request, const Hl__V1__InvokeRequest *message)
 {
     struct call *call = call_accept(request, message->call_id);
+    struct hl_error err = HL_ERROR_INIT;
+    int r;
 
     if (!call)
         return;
     call->request = message;
     call->depth = message->depth;
-    if (message->session[0] != '\0')
+    r = bulk_take(&call->bulk, request, message, &err);
+    if (r < 0)
+        call_end_error(call, r, &err);
+    else if (message->session[0] != '\0')
         call_begin_in_session(call, request);
     else
         call_image(call, request, message->image);

@@ -27,6 +27,7 @@
 #include "proto/arena.h"
 #include "proto/hl.pb-c.h"
 
+struct bulk;
 struct call_stream;
 struct conn;
 struct host_request;
@@ -87,6 +88,7 @@ struct call {
     const Hl__V1__InvokeRequest *request; /* NULL once the guest has the arguments */
     struct arena *kept;                   /* request's memory while it waits */
     struct charge kept_charge;
+    struct bulk *bulk;        /* until its instance has begun; usually NULL */
     uint32_t depth;           /* of host calls that it was made in */
     struct call_stream *host; /* its stream, of InvokeWithHost; else NULL */
     struct parked parked;     /* while CALL_PARKED */

@@ -114,6 +114,8 @@ libengine_la_SOURCES = \
 	daemon/arguments.c \
 	daemon/arguments.h \
 	daemon/budget.c \
+	daemon/bulk.c \
+	daemon/bulk.h \
 	daemon/budget.h \
 	daemon/call.c \
 	daemon/call.h \
@@ -235,6 +237,15 @@ tests_unit_test_conn_SOURCES = \
 	tests/unit/test_conn.c
 tests_unit_test_conn_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_conn_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_bulk
+TESTS += tests/unit/test_bulk
+tests_unit_test_bulk_SOURCES = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/test_bulk.c
+tests_unit_test_bulk_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_bulk_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_pool
 TESTS += tests/unit/test_pool

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
+#include "daemon/bulk.h"
 #include "daemon/call.h"
 #include "daemon/engine.h"
 #include "daemon/session.h"
@@ -253,6 +255,7 @@ void pool_give_back(struct pooled *p)
     struct run *run = &p->run;
     bool audit;
 
+    bulk_free(HL_STEAL(p->bulk));
     if (p->use) {
         session_call_ended(p);
         return;
@@ -280,6 +283,7 @@ void pool_destroy(struct pooled *p)
 {
     struct pool *pool = p->pool;
 
+    bulk_free(HL_STEAL(p->bulk));
     if (p->use) {
         session_call_ended(p);
         return;

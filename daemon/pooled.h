@@ -18,6 +18,7 @@
 #include "hv/instance.h"
 #include "hv/world.h"
 
+struct bulk;
 struct pool;
 struct program;
 struct session_use;
@@ -36,6 +37,7 @@ struct pooled {
     uint32_t host_calls,
         host_denied;         /* of its call: that the policy lets through; that it denies */
     struct session_use *use; /* while a session's call has it */
+    struct bulk *bulk;       /* of its call, if that has any */
     bool apart;              /* a session's: not among the program's instances */
     bool was_long;           /* its call went to a long-run thread, and so does its reset */
     struct charge vm, memory;
