@@ -5,6 +5,7 @@
 /* Inside libhlclient: the connection, and requests that wait for their response. */
 
 #include "base/spin.h"
+#include "client/bulk.h"
 #include "client/hlmanage.h"
 #include "proto/arena.h"
 #include "proto/buffer.h"
@@ -37,7 +38,10 @@ struct pending {
     unsigned int hosting; /* callbacks of it that are running: it stays until they are over */
     uint8_t *late;        /* the response that came meanwhile */
     size_t late_len;
-    bool lost; /* … or the connection broke */
+    bool lost;                 /* … or the connection broke */
+    struct parcel *parcel;     /* of a request that is not in client->out yet */
+    unsigned int ndescriptors; /* that went or go beside it */
+    struct room room;          /* PENDING_CALL: for its result */
     /* PENDING_WAIT: what to decode and where to, and what came of it. */
     struct arena *arena;
     const ProtobufCMessageDescriptor *type;
@@ -52,18 +56,21 @@ struct pending {
 
 struct hl_client {
     int fd;
-    int broken; /* negative errno once the connection is of no use */
-    bool write_closed;
+    int broken;     /* negative errno once the connection is of no use */
+    int send_error; /* errno once nothing can be sent any more */
     bool in_callback;
     uint32_t next_stream; /* 0 when all are used up */
     struct buffer in, out;
+    uint64_t sent; /* bytes that out has passed on */
+    struct parcel *parcels, **parcels_end;
     struct arena *arena; /* what the last function handed out; in a callback of a host
                             function one of its own */
+    struct room handed;  /* … and a result that is in no message; as arena, one for each level */
     struct arena base_arena;
     struct arena callback_arena; /* what a callback is given */
     struct pending *buckets[PENDING_BUCKETS];
     struct pending *spare;
-    size_t npending, ncalls;
+    size_t npending, ncalls, ndescriptors;
     struct host_event *events, **events_end; /* host calls, first come first */
     unsigned int hosting;                    /* callbacks of host functions on the stack */
     uint32_t depth; /* of calls that are made to answer a host call, else 0 */

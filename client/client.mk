@@ -9,15 +9,19 @@ CLIENT_CPPFLAGS = $(AM_CPPFLAGS) -iquote $(top_srcdir)/base
 # Everything of the library, with all its symbols: the library proper and the unit tests link it.
 noinst_LTLIBRARIES += libhlclientall.la
 libhlclientall_la_SOURCES = \
+	client/bulk.h \
 	client/call.c \
 	client/client.h \
 	client/connection.c \
 	client/daemon.c \
+	client/descriptor.c \
 	client/failure.c \
 	client/host.c \
 	client/images.c \
+	client/parcel.c \
 	client/pending.c \
 	client/request.c \
+	client/room.c \
 	client/sessions.c
 libhlclientall_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
 libhlclientall_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
@@ -108,6 +112,16 @@ tests_unit_test_client_broken_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_client_broken_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_unit_test_client_broken_LDADD = libhlclientall.la $(CHECK_LIBS)
 
+check_PROGRAMS += tests/unit/test_client_bulk
+TESTS += tests/unit/test_client_bulk
+tests_unit_test_client_bulk_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_bulk.c
+tests_unit_test_client_bulk_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_bulk_LDADD = libhlclientall.la $(CHECK_LIBS)
+
 check_PROGRAMS += tests/unit/test_client_host
 TESTS += tests/unit/test_client_host
 tests_unit_test_client_host_SOURCES = \
@@ -127,6 +141,16 @@ tests_unit_test_client_manage_SOURCES = \
 tests_unit_test_client_manage_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_client_manage_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_unit_test_client_manage_LDADD = libhlclientall.la $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_client_parcel
+TESTS += tests/unit/test_client_parcel
+tests_unit_test_client_parcel_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_parcel.c
+tests_unit_test_client_parcel_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_parcel_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_parcel_LDADD = libhlclientall.la $(CHECK_LIBS)
 
 check_PROGRAMS += tests/unit/test_hlctl
 TESTS += tests/unit/test_hlctl

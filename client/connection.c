@@ -60,6 +60,7 @@ int hl_client_open(struct hl_client **out, int fd, struct hl_client_error *err)
     client->spin_ns = DEFAULT_SPIN;
     arena_init(&client->base_arena, ARENA_FIRST, ARENA_MAX);
     client->arena = &client->base_arena;
+    client->handed = ROOM_NONE;
     arena_init(&client->callback_arena, ARENA_FIRST, ARENA_MAX);
     *out = client;
     return 0;
@@ -103,6 +104,8 @@ void hl_client_disconnect(struct hl_client *client)
     host_drop_events(client);
     close(client->fd);
     pending_fini(client);
+    parcel_drop_all(client);
+    room_fini(&client->handed);
     buffer_fini(&client->in);
     buffer_fini(&client->out);
     arena_fini(&client->base_arena);
@@ -148,6 +151,7 @@ static int client_break(struct hl_client *client, int code, const char *what)
                   what);
     buffer_consume(&client->out, client->out.len);
     buffer_consume(&client->in, client->in.len);
+    parcel_drop_all(client);
     pending_fail_all(client, &client->failure);
     return code;
 }
@@ -155,11 +159,13 @@ static int client_break(struct hl_client *client, int code, const char *what)
 void client_flush(struct hl_client *client)
 {
     while (client->out.len > 0) {
-        ssize_t n = send(client->fd, buffer_data(&client->out), client->out.len,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = client->parcels ? parcel_send(client)
+                                    : send(client->fd, buffer_data(&client->out), client->out.len,
+                                           MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n >= 0) {
             buffer_consume(&client->out, (size_t)n);
+            client->sent += (size_t)n;
             continue;
         }
         if (errno == EINTR)
@@ -167,8 +173,9 @@ void client_flush(struct hl_client *client)
         if (errno == EAGAIN)
             return;
         /* The reader finds what hld said before it closed, then the end. */
-        client->write_closed = true;
+        client->send_error = errno;
         buffer_consume(&client->out, client->out.len);
+        parcel_drop_all(client);
         shutdown(client->fd, SHUT_WR);
     }
     buffer_trim(&client->out, BUFFER_KEEP);
@@ -262,7 +269,10 @@ static int receive(struct hl_client *client, const struct pending *stop, int fla
         if (n < 0)
             return client_break(client, -errno, strerror(errno));
         if (n == 0)
-            return client_break(client, -ECONNRESET, "hld closed it");
+            return client_break(client, -ECONNRESET,
+                                client->send_error == ETOOMANYREFS
+                                    ? "too many descriptors of this user are on their way"
+                                    : "hld closed it");
         buffer_commit(&client->in, (size_t)n);
         r = dispatch_all(client, &want);
         if (r < 0)

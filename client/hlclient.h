@@ -82,6 +82,7 @@ HL_PUBLIC void hl_client_set_timeout(struct hl_client *client, uint64_t ns);
 
 /* ---- calls ---- */
 
+/* All zeros but for what is wanted. */
 struct hl_call {
     const char *image;
     const char *function;
@@ -89,7 +90,14 @@ struct hl_call {
     size_t nargs;
     uint64_t timeout_ns; /* 0: the image's deadline */
     const char *session; /* NULL, or the one it runs in (hlsession.h); image may be NULL then */
+    size_t result_room;  /* 0: bytes come in a message, which holds 4 MiB. Else so many can come in
+                            memory that the library takes for it now, rounded up to pages */
 };
+
+/* What is large need not go through a message. An argument for a parameter of type bytes can be
+ * HL_TYPE_DESCRIPTOR: all of a memfd that nobody can change any more, for it has at least the seals
+ * F_SEAL_WRITE and F_SEAL_SHRINK; len is its size. The function finds it in its memory without a
+ * copy. The descriptor is borrowed until the function that makes the call returns. */
 
 /* What invoke returns when the function itself answered with an error. */
 #define HL_GUEST_ERROR 1
@@ -98,6 +106,8 @@ struct hl_result {
     struct hl_value value; /* with HL_GUEST_ERROR its text, a string */
     int32_t code;          /* with HL_GUEST_ERROR, the function's own number */
     struct hl_accounting accounting;
+    int fd; /* -1, or with result_room the sealed memfd that value's bytes are the first of; valid
+               as long as they are, dup() it to keep it */
 };
 
 /* Calls and waits. hld stops the call at its deadline; should no answer come even then, this gives

@@ -222,6 +222,7 @@ static void call_function(const struct hl_host *f, struct hl_host_call *call)
 {
     struct hl_client *client = call->client;
     struct arena level, *outer = client->arena;
+    struct room handed = room_steal(&client->handed);
     uint32_t depth = client->depth;
 
     arena_init(&level, ARENA_FIRST, ARENA_MAX);
@@ -231,6 +232,8 @@ static void call_function(const struct hl_host *f, struct hl_host_call *call)
     f->cb(f->opaque, call);
     client->hosting--;
     client->depth = depth;
+    room_fini(&client->handed);
+    client->handed = handed;
     client->arena = outer;
     arena_fini(&level);
 }

@@ -42,7 +42,12 @@ int pending_new(struct pending **out, struct hl_client *client, enum pending_kin
         p = malloc(sizeof(*p));
     if (!p)
         return failure_local(err, -ENOMEM, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
-    *p = (struct pending){.stream = client->next_stream, .kind = kind, .arena = client->arena};
+    *p = (struct pending){
+        .stream = client->next_stream,
+        .kind = kind,
+        .arena = client->arena,
+        .room = ROOM_NONE,
+    };
     client->next_stream = p->stream == UINT32_MAX ? 0 : p->stream + 2;
     head = bucket(client, p->stream);
     p->next = *head;
@@ -64,6 +69,9 @@ void pending_remove(struct hl_client *client, struct pending *p)
     client->npending--;
     if (p->kind == PENDING_CALL)
         client->ncalls--;
+    client->ndescriptors -= p->ndescriptors;
+    parcel_free(p->parcel);
+    room_fini(&p->room);
     p->next = client->spare;
     client->spare = p;
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "client/client.h"
 #include "proto/frame.h"
 
@@ -16,6 +17,7 @@ int request_begin(struct hl_client *client, struct hl_client_error *err)
         return failure_local(err, -EDEADLK, HL_STATUS_FAILED_PRECONDITION,
                              "blocking functions cannot be called from a callback");
     arena_reset(client->arena);
+    room_fini(&client->handed);
     if (client->broken) {
         if (err)
             *err = client->failure;
@@ -29,6 +31,7 @@ int request_send(struct hl_client *client, struct pending *p, const char *servic
                  struct hl_client_error *err)
 {
     int64_t timeout = timeout_ns > INT64_MAX ? INT64_MAX : (int64_t)timeout_ns;
+    uint64_t at = client->sent + client->out.len;
     int r;
 
     if (client->out.len > OUT_MAX)
@@ -38,6 +41,8 @@ int request_send(struct hl_client *client, struct pending *p, const char *servic
     else
         r = envelope_encode_request(&client->out, p->stream, service, method, timeout, request);
     if (r == 0) {
+        if (p->parcel)
+            parcel_queue(client, HL_STEAL(p->parcel), at);
         client_flush(client);
         return 0;
     }

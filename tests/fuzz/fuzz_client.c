@@ -3,8 +3,9 @@
  * What a daemon sends to libhlclient: the input comes out of the socket of a client that waits for
  * several answers at once, then the socket ends. Two of the calls take host calls, one answers them
  * and one asks something itself to answer them. Whatever it was, every callback comes once and the
- * connection is lost in the end. The input is a list of pieces: a byte that says which stream (with
- * 0x40: as data, with 0x80: without a frame header), a length, and so many bytes.
+ * connection is lost in the end. The first call has room for a result, which nobody seals. The
+ * input is a list of pieces: a byte that says which stream (with 0x40: as data, with 0x80: without
+ * a frame header), a length, and so many bytes.
  */
 #include "config.h"
 
@@ -63,6 +64,7 @@ static void send_all(int fd, const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct hl_call call = {.image = "i", .function = "f"};
+    static const struct hl_call roomy = {.image = "i", .function = "f", .result_room = 1};
     static int nested;
     static const struct hl_host functions[] = {{"", NULL, on_host_call, NULL},
                                                {"", NULL, on_host_call, &nested}};
@@ -76,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     send_all(fds[1], data, size);
     shutdown(fds[1], SHUT_WR);
-    hl_client_submit(client, &call, count, &seen, NULL, NULL);
+    hl_client_submit(client, &roomy, count, &seen, NULL, NULL);
     hl_client_submit_with_host(client, &call, &functions[0], 1, count, &seen, NULL, NULL);
     hl_client_submit_with_host(client, &call, &functions[1], 1, count, &seen, NULL, NULL);
     /* Streams 1, 3 and 5 are the calls', 7 the list's. */
