@@ -122,6 +122,16 @@ tests_unit_test_client_bulk_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_client_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_unit_test_client_bulk_LDADD = libhlclientall.la $(CHECK_LIBS)
 
+check_PROGRAMS += tests/unit/test_client_descriptor
+TESTS += tests/unit/test_client_descriptor
+tests_unit_test_client_descriptor_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_client_descriptor.c
+tests_unit_test_client_descriptor_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_client_descriptor_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
+tests_unit_test_client_descriptor_LDADD = libhlclientall.la $(CHECK_LIBS)
+
 check_PROGRAMS += tests/unit/test_client_host
 TESTS += tests/unit/test_client_host
 tests_unit_test_client_host_SOURCES = \

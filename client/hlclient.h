@@ -99,6 +99,12 @@ struct hl_call {
  * F_SEAL_WRITE and F_SEAL_SHRINK; len is its size. The function finds it in its memory without a
  * copy. The descriptor is borrowed until the function that makes the call returns. */
 
+/* Makes such an argument of what a file holds from its beginning to its end, or a pipe until its
+ * end; where it is a memfd with those seals already, of that. A regular file's position is neither
+ * used nor changed; one that changes meanwhile is what was found there. The caller closes
+ * out->descriptor.fd. Returns: -EFBIG for 4 GiB and more; another negative errno. */
+HL_PUBLIC int hl_descriptor_from_file(int file, struct hl_value *out, struct hl_client_error *err);
+
 /* What invoke returns when the function itself answered with an error. */
 #define HL_GUEST_ERROR 1
 
