@@ -67,6 +67,8 @@ libhlctl_la_SOURCES = \
 	client/hlctl/image_ls.c \
 	client/hlctl/image_rm.c \
 	client/hlctl/info.c \
+	client/hlctl/input.c \
+	client/hlctl/input.h \
 	client/hlctl/json.h \
 	client/hlctl/offer.c \
 	client/hlctl/options.c \
@@ -168,3 +170,14 @@ tests_unit_test_hlctl_SOURCES = tests/unit/test_hlctl.c
 tests_unit_test_hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
 tests_unit_test_hlctl_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_hlctl_LDADD = libhlctl.la libhlclientall.la -lm $(CHECK_LIBS)
+
+check_PROGRAMS += tests/unit/test_hlctl_input
+TESTS += tests/unit/test_hlctl_input
+tests_unit_test_hlctl_input_SOURCES = \
+	tests/unit/fake_server.c \
+	tests/unit/fake_server.h \
+	tests/unit/test_hlctl_input.c
+tests_unit_test_hlctl_input_CPPFLAGS = $(CLIENT_CPPFLAGS)
+tests_unit_test_hlctl_input_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS) \
+	$(PROTOBUF_C_CFLAGS)
+tests_unit_test_hlctl_input_LDADD = libhlctl.la libhlclientall.la -lm $(CHECK_LIBS)

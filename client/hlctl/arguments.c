@@ -2,20 +2,22 @@
 /*
  * Arguments of a call. The signature comes from hld, so "7" is a number or a text as the function
  * wants it, and what does not fit is refused here with the signature beside it. For strings and
- * bytes, "-" is standard input; a leading "@" is kept for a meaning of its own and has to be
- * doubled for now.
+ * bytes, "-" is standard input and "@name" what a file holds; a leading "@" is written twice.
  */
 #include "client/hlctl/arguments.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+#include "client/hlctl/input.h"
 #include "client/hlctl/text.h"
 
-#define INPUT_MAX (4u << 20) /* a message holds no more */
+#define ROOM_MAX (4ull << 30)
 
 static int wrong(const struct hlctl *ctl, const struct arguments *arguments, const char *what)
 {
@@ -45,34 +47,34 @@ static int unknown_function(const struct hlctl *ctl, const struct hl_image *imag
                        "image '%s' has no function '%s'; it has %s", ctl->args[0], function, names);
 }
 
-/* All of standard input. Returns: 0, or the exit code. */
-static int read_input(const struct hlctl *ctl, struct arguments *arguments, struct hl_value *value)
+/* What is left of a message for the arguments after this one. */
+static void spend(struct arguments *arguments, const struct hl_value *value)
 {
-    size_t len = 0;
+    if (value->type == HL_TYPE_STRING || value->type == HL_TYPE_BYTES)
+        arguments->left -= value->bytes.len < arguments->left ? value->bytes.len : arguments->left;
+}
 
-    if (arguments->input)
+/* The file that text names after its "@", or for "-" and "@-" standard input. */
+static int take_file(const struct hlctl *ctl, struct arguments *arguments, unsigned int i,
+                     const char *path)
+{
+    bool standard = strcmp(path, "-") == 0;
+    _cleanup_close_ int file = -1;
+    struct hl_value *value = &arguments->values[i];
+    char name[256];
+    int r;
+
+    if (standard && arguments->read_input)
         return fail_usage(ctl, "only one argument can be '-', standard input");
-    arguments->input = malloc(INPUT_MAX + 1);
-    if (!arguments->input)
-        return fail_local(ctl, "out of memory");
-    while (len <= INPUT_MAX) {
-        ssize_t n = read(STDIN_FILENO, arguments->input + len, INPUT_MAX + 1 - len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return fail_local(ctl, "cannot read standard input: %s", strerror(errno));
-        if (n == 0)
-            break;
-        len += (size_t)n;
-    }
-    if (len > INPUT_MAX)
-        return fail_local(ctl,
-                          "standard input holds more than %u bytes, the most a message can carry",
-                          INPUT_MAX);
-    value->bytes.data = arguments->input;
-    value->bytes.len = len;
-    return 0;
+    arguments->read_input |= standard;
+    snprintf(name, sizeof(name), standard ? "standard input" : "'%s'", path);
+    if (!standard && (file = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return fail_local(ctl, "argument %u: cannot open %s: %s", i + 1, name, strerror(errno));
+    r = input_take(ctl, standard ? STDIN_FILENO : file, name, arguments->sig.params[i],
+                   arguments->left, value, &arguments->memory[i]);
+    if (r == 0)
+        spend(arguments, value);
+    return r;
 }
 
 static int take_one(const struct hlctl *ctl, struct arguments *arguments, unsigned int i)
@@ -83,18 +85,19 @@ static int take_one(const struct hlctl *ctl, struct arguments *arguments, unsign
     bool counted = type == HL_TYPE_STRING || type == HL_TYPE_BYTES;
     char why[64], what[256];
 
-    if (counted && strcmp(text, "-") == 0) {
-        value->type = type;
-        return read_input(ctl, arguments, value);
-    }
+    if (counted && strcmp(text, "-") == 0)
+        return take_file(ctl, arguments, i, text);
+    if (counted && strcmp(text, "@") == 0)
+        return fail_usage(ctl, "argument %u: '@' needs a file name; write '@@' for itself", i + 1);
     if (counted && text[0] == '@') {
-        if (text[1] != '@')
-            return fail_usage(ctl, "argument %u: a leading '@' is reserved; write '@@%s' for it",
-                              i + 1, text + 1);
         text++;
+        if (text[0] != '@')
+            return take_file(ctl, arguments, i, text);
     }
-    if (text_parse_value(text, type, value, why, sizeof(why)) == 0)
+    if (text_parse_value(text, type, value, why, sizeof(why)) == 0) {
+        spend(arguments, value);
         return 0;
+    }
     snprintf(what, sizeof(what), "argument %u: '%.64s' is no %s: %s", i + 1, text,
              hl_type_name(type), why);
     return wrong(ctl, arguments, what);
@@ -120,16 +123,16 @@ static int make_up_all(const struct hlctl *ctl, struct arguments *arguments, siz
 {
     char why[64];
 
-    arguments->input = malloc(len);
-    if (!arguments->input)
+    arguments->memory[0] = malloc(len);
+    if (!arguments->memory[0])
         return fail_local(ctl, "out of memory");
-    memset(arguments->input, 'x', len);
+    memset(arguments->memory[0], 'x', len);
     for (unsigned int i = 0; i < arguments->sig.nparams; i++) {
         struct hl_value *value = &arguments->values[i];
 
         text_parse_value("1", arguments->sig.params[i], value, why, sizeof(why));
         if (value->type >= HL_TYPE_STRING) {
-            value->bytes.data = arguments->input;
+            value->bytes.data = arguments->memory[0];
             value->bytes.len = len;
         }
     }
@@ -137,20 +140,33 @@ static int make_up_all(const struct hlctl *ctl, struct arguments *arguments, siz
     return 0;
 }
 
+static int take_options(const struct hlctl *ctl, struct hl_call *call)
+{
+    const char *deadline = option_get(ctl, "deadline"), *room = option_get(ctl, "room");
+    uint64_t size = 0;
+
+    if (deadline && text_parse_duration(deadline, &call->timeout_ns) < 0)
+        return fail_usage(ctl, "--deadline: '%s' is no time; write 500us, 100ms or 2s", deadline);
+    if (room && (text_parse_size(room, &size) < 0 || size == 0 || size > ROOM_MAX))
+        return fail_usage(ctl, "--room: '%s' is no size up to 4G; write 64M", room);
+    call->result_room = (size_t)size;
+    return 0;
+}
+
 int arguments_take(struct hlctl *ctl, struct arguments *arguments, size_t make_up)
 {
-    const char *deadline = option_get(ctl, "deadline");
     unsigned int given = ctl->nargs - 2;
     char what[128];
     int r;
 
     *arguments = (struct arguments){
         .call = {.image = ctl->args[0], .function = ctl->args[1], .nargs = given},
+        .left = INPUT_MESSAGE_MAX,
     };
     arguments->call.args = arguments->values;
-    if (deadline && text_parse_duration(deadline, &arguments->call.timeout_ns) < 0)
-        return fail_usage(ctl, "--deadline: '%s' is no time; write 500us, 100ms or 2s", deadline);
-    r = find_function(ctl, arguments);
+    r = take_options(ctl, &arguments->call);
+    if (r == 0)
+        r = find_function(ctl, arguments);
     if (r != 0)
         return r;
     if (given == 0 && make_up > 0)
@@ -160,16 +176,17 @@ int arguments_take(struct hlctl *ctl, struct arguments *arguments, size_t make_u
                  arguments->sig.nparams);
         return wrong(ctl, arguments, what);
     }
-    for (unsigned int i = 0; i < given; i++) {
+    for (unsigned int i = 0; r == 0 && i < given; i++)
         r = take_one(ctl, arguments, i);
-        if (r != 0)
-            return r;
-    }
-    return 0;
+    return r;
 }
 
 void arguments_fini(struct arguments *arguments)
 {
-    free(arguments->input);
-    arguments->input = NULL;
+    for (unsigned int i = 0; i < HL_MAX_PARAMS; i++) {
+        free(arguments->memory[i]);
+        if (arguments->values[i].type == HL_TYPE_DESCRIPTOR)
+            close(arguments->values[i].descriptor.fd);
+    }
+    *arguments = (struct arguments){0};
 }

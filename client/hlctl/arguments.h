@@ -7,10 +7,12 @@
 #include "client/hlctl/hlctl.h"
 
 struct arguments {
-    struct hl_call call; /* image, function, args, nargs */
+    struct hl_call call; /* image, function, args, nargs, and what options say */
     struct hl_signature sig;
     struct hl_value values[HL_MAX_PARAMS];
-    uint8_t *input; /* what standard input held or was made up, or NULL */
+    uint8_t *memory[HL_MAX_PARAMS]; /* what came from files or was made up, or NULL */
+    size_t left;                    /* what more of that a message can carry */
+    bool read_input;                /* standard input is used up */
 };
 
 /* From ctl's arguments IMAGE FUNCTION [ARG…] and options; asks hld for the signature. make_up: when

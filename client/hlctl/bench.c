@@ -157,8 +157,10 @@ static int measure(struct bench *bench)
     int r;
 
     for (size_t i = 0; i < bench->arguments.call.nargs; i++) {
-        if (bench->arguments.values[i].type >= HL_TYPE_STRING)
-            bench->payload += bench->arguments.values[i].bytes.len;
+        const struct hl_value *value = &bench->arguments.values[i];
+
+        if (value->type == HL_TYPE_STRING || value->type == HL_TYPE_BYTES)
+            bench->payload += value->bytes.len;
     }
     if (hl_client_info(bench->ctl->client, &bench->info, &err) < 0)
         return fail_with(bench->ctl, &err);

@@ -14,7 +14,7 @@
 
 static int print_result(const struct hlctl *ctl, const struct hl_result *result)
 {
-    if (value_print(&result->value, isatty(STDOUT_FILENO)) < 0 || fflush(stdout) != 0)
+    if (value_print(&result->value, result->fd, isatty(STDOUT_FILENO)) < 0 || fflush(stdout) != 0)
         return fail_local(ctl, "cannot write the result: %s", strerror(errno));
     return EXIT_OK;
 }
@@ -166,6 +166,7 @@ const struct verb verb_session_call = {
             {"deadline", "TIME", "stop the call after this; the session fails then"},
             {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
+            {"room", "SIZE", "take up to so many bytes back, such as 64M"},
         },
     .run = run_in_session,
 };
@@ -176,9 +177,12 @@ const struct verb verb_call = {
     .summary = "Call a function",
     .notes =
         "Arguments are read as the types that the function's signature says. For a string or "
-        "bytes,\n- is standard input, and a leading @ is written @@. -5 is an argument; "
-        "before one that\nlooks like an option put --. Strings and bytes are printed as they "
-        "are,\nbut on a terminal without control characters.\n\nWith --host, what the function "
+        "bytes,\n- is standard input and @FILE what a file holds; a leading @ is written @@. -5 is "
+        "an\nargument; before one that looks like an option put --. Strings and bytes are printed "
+        "as they\nare, but on a terminal without control characters.\n\nBytes from a large file "
+        "are "
+        "not copied into the call, and can be more than a message holds,\n4 MiB. So can bytes that "
+        "the function returns, with --room.\n\nWith --host, what the function "
         "calls outward under that name is answered by a command of the\nshell: its standard "
         "input has the arguments as JSON, one a line, its standard output is the\nresult as "
         "JSON; bytes are in base64. If it fails, the first line of its standard error is what "
@@ -190,6 +194,7 @@ const struct verb verb_call = {
             {"deadline", "TIME", "stop the call after this, such as 10ms"},
             {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
+            {"room", "SIZE", "take up to so many bytes back, such as 64M"},
         },
     .run = run,
 };

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
+#include <unistd.h>
 
 #include "client/hlctl/text.h"
 
@@ -32,7 +34,26 @@ static int print_on_terminal(const char *data, size_t len)
     return r;
 }
 
-int value_print(const struct hl_value *value, bool terminal)
+/* From fd as far as the kernel copies to what standard output is, and the rest from memory. */
+static int print_bytes(const struct hl_value *value, int fd)
+{
+    size_t len = value->bytes.len;
+    off_t at = 0;
+    ssize_t n = 1;
+
+    fflush(stdout);
+    while (fd >= 0 && (size_t)at < len && n > 0) {
+        do {
+            n = sendfile(STDOUT_FILENO, fd, &at, len - (size_t)at);
+        } while (n < 0 && errno == EINTR);
+    }
+    len -= (size_t)at;
+    if (len == 0)
+        return 0;
+    return fwrite((const char *)value->bytes.data + at, 1, len, stdout) == len ? 0 : -EIO;
+}
+
+int value_print(const struct hl_value *value, int fd, bool terminal)
 {
     char number[64];
 
@@ -43,10 +64,7 @@ int value_print(const struct hl_value *value, bool terminal)
     case HL_TYPE_BYTES:
         if (terminal)
             return print_on_terminal(value->bytes.data, value->bytes.len);
-        if (value->bytes.len > 0 &&
-            fwrite(value->bytes.data, 1, value->bytes.len, stdout) != value->bytes.len)
-            return -EIO;
-        return 0;
+        return print_bytes(value, fd);
     default:
         return puts(text_number(number, sizeof(number), value)) == EOF ? -EIO : 0;
     }

@@ -7,8 +7,9 @@
 #include "client/hlmanage.h"
 
 /* To standard output: strings and bytes raw, or on a terminal without control characters and with a
- * newline; numbers in a line; nothing for void. Returns: 0, -EIO, -ENOMEM. */
-int value_print(const struct hl_value *value, bool terminal);
+ * newline; numbers in a line; nothing for void. fd: a file that begins with the bytes, or -1.
+ * Returns: 0, -EIO, -ENOMEM. */
+int value_print(const struct hl_value *value, int fd, bool terminal);
 /* As JSON: bytes in base64, NaN and infinities as strings, void as null.
  * Returns: text for the caller to free, NULL without memory. */
 char *value_json(const struct hl_value *value);

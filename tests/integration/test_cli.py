@@ -120,6 +120,26 @@ class Hlctl(harness.DaemonTest):
         self.assertEqual(answer["result"], 5)
         self.assertEqual(answer["accounting"]["backend"], self.daemon.backend)
 
+    def test_files_as_arguments(self):
+        path = os.path.join(self.daemon.directory, "argument")
+        with open(path, "wb") as file:
+            file.write(b"in a\0file")
+        for arguments in ((), ("--room", "4K")):
+            with self.subTest(arguments):
+                result = self.hlctl("call", "echo", "echo", f"@{path}", *arguments, check=0)
+                self.assertEqual(result.stdout, b"in a\0file")
+        for argument in ("-", "@-"):
+            with self.subTest(argument):
+                result = self.hlctl("call", "echo", "echo", argument, stdin=b"input", check=0)
+                self.assertEqual(result.stdout, b"input")
+        self.assertEqual(self.hlctl("call", "echo", "hello", "@@x", check=0).stdout, b"hello, @x")
+        self.assertIn("/nothing/here", self.error(1, "call", "echo", "echo", "@/nothing/here"))
+        self.error(2, "call", "echo", "echo", "@")
+        self.error(2, "call", "echo", "echo", "x", "--room", "much")
+        with open(path, "wb") as file:
+            file.truncate(5 << 20)
+        self.assertIn("string", self.error(1, "call", "echo", "hello", f"@{path}"))
+
     def test_list_and_inspect(self):
         table = self.hlctl("image", "ls", check=0).stdout.decode()
         for name in self.images:
