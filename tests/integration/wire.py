@@ -4,9 +4,11 @@
 It shares no line with hld, so that both sides cannot be wrong in the same way. The messages are not
 generated code either: proto/hl.proto and proto/envelope.proto are read when the tests start, and a
 message is a dict by field names. What stands here is what a hostile client needs as well: frames
-can be sent in pieces, cut short, or made of anything.
+can be sent in pieces, cut short, or made of anything, with any descriptors beside them.
 """
 
+import array
+import fcntl
 import os
 import re
 import socket
@@ -297,6 +299,52 @@ def value(argument):
     raise TypeError(f"say which type {argument!r} has")
 
 
+ARGUMENT_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK
+ROOM_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+def memfd(data, seals=ARGUMENT_SEALS):
+    """A descriptor of what can go as an argument, the caller's to close."""
+    fd = os.memfd_create("argument", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def room(size, seals=ROOM_SEALS, holes=False):
+    """A descriptor for a result, the caller's to close."""
+    fd = os.memfd_create("result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    if holes:
+        os.ftruncate(fd, size)
+    else:
+        os.posix_fallocate(fd, 0, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def seals(fd):
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+
+
+def descriptor(index):
+    """An argument that is the descriptor of that index beside its frame."""
+    return "descriptor", {"index": index}
+
+
+def contents(fd, result):
+    """What a result of the form {"index": …, "length": …} says there is in fd."""
+    data, at = bytearray(), 0
+    while at < result["length"]:
+        piece = os.pread(fd, result["length"] - at, at)
+        if not piece:
+            raise ValueError("a result longer than its file")
+        data += piece
+        at += len(piece)
+    return bytes(data)
+
+
 class Connection:
     def __init__(self, path, timeout=60):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -319,8 +367,12 @@ class Connection:
     def close(self):
         self.socket.close()
 
-    def send(self, data):
+    def send(self, data, descriptors=()):
+        """descriptors go with the first byte of data."""
         try:
+            if descriptors:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                data = memoryview(data)[self.socket.sendmsg([data], rights):]
             self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise Closed() from error
@@ -343,13 +395,14 @@ class Connection:
             raise ValueError(f"a frame of {length} bytes from hld")
         return stream, kind, flags, self._receive(length)
 
-    def start(self, method, message, timeout_ns=0):
+    def start(self, method, message, timeout_ns=0, descriptors=()):
         """Sends a request. Returns its stream, for finish()."""
         service, kind, _ = HL.methods[method]
         stream = self.next_stream
         self.next_stream += 2
         method = method.rpartition(".")[2]
-        self.send(frame(request(service, method, HL.encode(kind, message), timeout_ns), stream))
+        self.send(frame(request(service, method, HL.encode(kind, message), timeout_ns), stream),
+                  descriptors)
         return stream
 
     def receive_one(self):
@@ -362,8 +415,8 @@ class Connection:
         else:
             raise ValueError(f"a frame of type {kind} from hld")
 
-    def open(self, method, message=None, timeout_ns=0):
-        return Stream(self, method, message, timeout_ns)
+    def open(self, method, message=None, timeout_ns=0, descriptors=()):
+        return Stream(self, method, message, timeout_ns, descriptors)
 
     def finish(self, stream, method):
         while stream not in self.answers:
@@ -373,33 +426,43 @@ class Connection:
             raise StatusError(response["status"])
         return HL.decode(HL.methods[method][2], response["payload"])
 
-    def call(self, method, message=None, timeout_ns=0):
-        return self.finish(self.start(method, message or {}, timeout_ns), method)
+    def call(self, method, message=None, timeout_ns=0, descriptors=()):
+        return self.finish(self.start(method, message or {}, timeout_ns, descriptors), method)
 
     def ping(self, payload=b"?"):
         return self.call("Ping", {"payload": payload})["payload"]
 
-    def start_invoke(self, image, function, *args, deadline=None, call_id=0):
+    def start_invoke(self, image, function, *args, deadline=None, call_id=0, descriptors=(),
+                     into=None):
+        """descriptors: beside the frame, in this order; descriptor(i) is the argument that is the
+        i-th. into: the index of the one for the result."""
         message = {"image": image, "function": function, "args": [value(arg) for arg in args]}
         if call_id:
             message["call_id"] = call_id
-        return self.start("Invoke", message, int(deadline * 1e9) if deadline else 0)
+        if into is not None:
+            message["result_into"] = {"index": into}
+        return self.start("Invoke", message, int(deadline * 1e9) if deadline else 0, descriptors)
 
     def finish_invoke(self, stream):
         return self.finish(stream, "Invoke")
 
-    def invoke(self, image, function, *args, deadline=None):
-        """Returns: the result (None for void), or the guest's own error as a dict."""
-        response = self.finish_invoke(self.start_invoke(image, function, *args, deadline=deadline))
+    def invoke(self, image, function, *args, deadline=None, descriptors=(), into=None):
+        """Returns: the result (None for void), or the guest's own error as a dict. One that is in
+        a descriptor is a dict too, for contents()."""
+        response = self.finish_invoke(self.start_invoke(image, function, *args, deadline=deadline,
+                                                        descriptors=descriptors, into=into))
         return outcome(response)
 
-    def invoke_with_host(self, image, function, *args, deadline=None, call_id=0, depth=0):
+    def invoke_with_host(self, image, function, *args, deadline=None, call_id=0, depth=0,
+                         descriptors=(), into=None):
         """Returns: the stream; serve_host answers what comes on it."""
         start = {"image": image, "function": function, "args": [value(arg) for arg in args]}
+        if into is not None:
+            start["result_into"] = {"index": into}
         start.update({key: number for key, number in (("call_id", call_id), ("depth", depth))
                       if number})
         return self.open("InvokeWithHost", {"start": start},
-                         int(deadline * 1e9) if deadline else 0)
+                         int(deadline * 1e9) if deadline else 0, descriptors)
 
     def register(self, name, program, private=False, host=None, **limits):
         upload, at, piece = 0, 0, 1 << 20
@@ -418,7 +481,7 @@ class Connection:
 class Stream:
     """A stream as of ttrpc 1.2: the request opens it, data goes both ways, a response ends it."""
 
-    def __init__(self, connection, method, message, timeout_ns):
+    def __init__(self, connection, method, message, timeout_ns, descriptors=()):
         self.connection, self.method = connection, method
         service, self.sends, self.receives = HL.methods[method]
         self.id = connection.next_stream
@@ -427,7 +490,7 @@ class Stream:
         self.frames = []
         payload = HL.encode(self.sends, message) if message else b""
         connection.send(frame(request(service, method, payload, timeout_ns), self.id,
-                              flags=REMOTE_OPEN))
+                              flags=REMOTE_OPEN), descriptors)
 
     def send(self, message, flags=0):
         self.connection.send(frame(HL.encode(self.sends, message), self.id, DATA, flags))
