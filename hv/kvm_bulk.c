@@ -113,7 +113,7 @@ static int enter_region(struct hv_machine *m)
         return region;
     window = region_window(region);
     tables = mmap(window - KVM_BULK_TABLES_SIZE, KVM_BULK_TABLES_SIZE, PROT_READ,
-                  MAP_SHARED | MAP_FIXED_NOREPLACE, m->host->bulk_tables, 0);
+                  MAP_PRIVATE | MAP_FIXED_NOREPLACE, m->host->bulk_tables, 0);
     if (tables == MAP_FAILED) {
         int r = -errno;
 
@@ -158,7 +158,8 @@ int kvm_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len)
     r = make_room(m, at + size);
     if (r < 0)
         return r;
-    got = mmap(m->bulk + at, size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+    /* Private: kernels before 6.7 refuse a shared mapping of what is sealed. */
+    got = mmap(m->bulk + at, size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0);
     if (got == MAP_FAILED)
         return errno == EEXIST ? -ENOBUFS : -errno;
     m->bulk_used = at + size;

@@ -206,7 +206,7 @@ static int attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len)
         return code;
     if (m->nfiles == HL_ABI_MAX_PARAMS || addr % HL_ABI_BULK_UNIT || addr < HL_ABI_BULK_ADDR)
         return -EINVAL;
-    data = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    data = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED)
         return -errno;
     m->files[m->nfiles++] = (struct fake_file){.addr = addr, .data = data, .len = len};
