@@ -36,6 +36,10 @@
 #define DESCRIPTORS_OF_CALL (HL_MAX_PARAMS + 1u)
 #define PAGE                HL_ABI_PAGE_SIZE
 
+/* Of a result. To look through a file and to unmap it takes a shard about a millisecond for each
+ * 64 MiB. */
+#define ROOM_MAX (256u << 20)
+
 #define ARGUMENT_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
 #define RESULT_SEALS   (F_SEAL_SHRINK | F_SEAL_GROW)
 
@@ -132,10 +136,10 @@ static int map_room(struct bulk *bulk, unsigned int index, struct hl_error *err)
     struct file *file = &bulk->files[index];
     void *room;
 
-    if (file->size == 0 || file->size > HL_ABI_IO_SIZE_MAX || file->size % PAGE)
+    if (file->size == 0 || file->size > ROOM_MAX || file->size % PAGE)
         return hl_error_set(err, -EINVAL,
                             "result_into has %" PRIu64 " bytes, not a multiple of %u up to %u",
-                            file->size, PAGE, HL_ABI_IO_SIZE_MAX);
+                            file->size, PAGE, ROOM_MAX);
     if (!of_usual_pages(file->fd))
         return hl_error_set(err, -EINVAL, "result_into is made of huge pages");
     room = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);

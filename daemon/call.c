@@ -396,14 +396,14 @@ void call_start(struct call *call, const struct arguments *arguments)
         call_open(call);
         return;
     }
+    if (call->bulk)
+        hand_over_bulk(call);
     r = instance_begin(call->pooled->inst, arguments->function, arguments->args, arguments->nargs,
                        &err);
     if (r < 0) {
         call_end_error(call, r, &err);
         return;
     }
-    if (call->bulk)
-        hand_over_bulk(call);
     call_drop_request(call);
     now = hv_now_ns();
     call->function = arguments->function;

@@ -139,6 +139,7 @@ struct hl_abi_value {
 /* flags of struct hl_abi_call; others are to be ignored. */
 #define HL_ABI_CALL_FIRST   1u /* the first call since memory became what the snapshot holds */
 #define HL_ABI_CALL_ENTROPY 2u /* the last HL_ABI_ENTROPY_SIZE bytes of the call are random */
+#define HL_ABI_CALL_LARGE   4u /* bytes that the function returns may be outside of the window */
 
 #define HL_ABI_ENTROPY_SIZE 32
 
@@ -155,7 +156,8 @@ struct hl_abi_call {
 };
 
 /* Written by the guest anywhere in the window, at a multiple of 8. What a result points to may be
- * anywhere in the window too, an argument's bytes included. */
+ * anywhere in the window too, an argument's bytes included; where the call is LARGE, bytes may be
+ * behind it, in any memory that the program can read but the bulk window. */
 struct hl_abi_result {
     uint32_t magic;            /* HL_ABI_RESULT_MAGIC */
     uint32_t error;            /* 0: value holds the result. 1: code and text hold an error */

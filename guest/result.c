@@ -58,6 +58,20 @@ void hl_result_release(size_t mark)
         frame->used = used;
 }
 
+bool hl_result_large(void)
+{
+    return hl_ready && hl_call()->flags & HL_ABI_CALL_LARGE;
+}
+
+/* Whether the host takes it from where it is. */
+static bool may_stay(uint32_t type, const void *data, size_t len)
+{
+    uint64_t addr = (uintptr_t)data;
+
+    return type == HL_ABI_BYTES && hl_result_large() && addr > HL_ABI_IO_ADDR &&
+           addr < hl_info()->memory_size && len <= UINT32_MAX;
+}
+
 void hl_put_data_(struct hl_abi_value *v, uint32_t type, const void *data, size_t len)
 {
     uint64_t io_size = hl_info()->io_size;
@@ -65,6 +79,8 @@ void hl_put_data_(struct hl_abi_value *v, uint32_t type, const void *data, size_
 
     if (len == 0) {
         offset = 0;
+    } else if (may_stay(type, data, len)) {
+        /* where it is */
     } else if (offset >= io_size || len > io_size - offset) {
         void *copy = hl_alloc_result(len);
 

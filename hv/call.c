@@ -257,17 +257,18 @@ static int check_error(const struct hl_abi_result *result, uint64_t io_size, str
     return 0;
 }
 
-int call_read_result(const struct image_function *fn, const uint8_t *window, uint64_t io_size,
+int call_read_result(const struct image_function *fn, const struct call_window *window,
                      uint64_t offset, struct hl_abi_result *result, struct hl_error *err)
 {
     const struct hl_abi_value *value = &result->value;
+    uint64_t io_size = window->io_size;
 
     if (offset % 8 != 0 || !in_window(offset, sizeof(*result), io_size))
         return hl_error_set(err, -EPROTO,
                             "its result at offset 0x%" PRIx64 " is misaligned or outside the I/O "
                             "window",
                             offset);
-    memcpy(result, window + offset, sizeof(*result));
+    memcpy(result, window->data + offset, sizeof(*result));
     if (result->magic != HL_ABI_RESULT_MAGIC)
         return hl_error_set(err, -EPROTO, "its result's magic is 0x%08x", result->magic);
     if (result->error > 1)
@@ -279,7 +280,7 @@ int call_read_result(const struct image_function *fn, const uint8_t *window, uin
                             value->type, type_shown(fn->sig.ret));
     if (!call_is_counted(fn->sig.ret))
         return check_bits(fn->sig.ret, value->bits, value->len, err);
-    if (!in_window(value->bits, value->len, io_size))
+    if (!in_window(value->bits, value->len, fn->sig.ret == HL_TYPE_BYTES ? window->reach : io_size))
         return hl_error_set(err, -EPROTO,
                             "its result of %u bytes at offset 0x%" PRIx64
                             " is outside the I/O window",

@@ -43,8 +43,14 @@ uint64_t call_size_with_entropy(uint32_t size);
 int call_write(uint8_t *window, const struct call_head *head, const struct call_args *args);
 
 /* Copies the result's header from offset and checks the copy: afterwards its ranges lie within the
- * window and its value is one of fn's type. Returns: 0, -EPROTO with err saying what is wrong. */
-int call_read_result(const struct image_function *fn, const uint8_t *window, uint64_t io_size,
+ * window, or those of bytes within reach, from the window's start as well, and its value is one of
+ * fn's type. reach: io_size unless the call is LARGE. Returns: 0, -EPROTO with err saying what is
+ * wrong. */
+struct call_window {
+    const uint8_t *data;
+    uint64_t io_size, reach;
+};
+int call_read_result(const struct image_function *fn, const struct call_window *window,
                      uint64_t offset, struct hl_abi_result *result, struct hl_error *err);
 
 /* Memory for the bytes of one result after the other; all zero at first. */

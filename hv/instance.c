@@ -49,7 +49,7 @@ struct instance {
     int result_code;               /* -ENOMEM: there was no memory to copy it */
     uint8_t *into;                 /* of instance_result_into, or NULL */
     size_t into_size, copied;
-    uint64_t copy_from; /* offset in the window */
+    hl_gpa copy_from;
     unsigned int skip;
 };
 
@@ -236,8 +236,8 @@ static int place(struct instance *inst, const struct image_function *fn, struct 
     return 0;
 }
 
-int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
-                   size_t nargs, struct hl_error *err)
+static int begin(struct instance *inst, size_t function, const struct hl_value *args, size_t nargs,
+                 struct hl_error *err)
 {
     const struct image_function *fn = image_function(inst->img, function);
     struct call_head head = {.function = (uint32_t)function};
@@ -254,6 +254,8 @@ int instance_begin(struct instance *inst, size_t function, const struct hl_value
     if (rc < 0)
         return rc;
     head.flags = first_call(inst, entropy, &head.size);
+    if (inst->into)
+        head.flags |= HL_ABI_CALL_LARGE;
     head.entropy = head.flags & HL_ABI_CALL_ENTROPY ? entropy : NULL;
     inst->hv->io_dirty(inst->machine, 0, head.size);
     if (call_write(inst->hv->io_window(inst->machine), &head, &placed) < 0) {
@@ -264,9 +266,18 @@ int instance_begin(struct instance *inst, size_t function, const struct hl_value
     inst->fresh = false;
     memset(&inst->guest.counters, 0, sizeof(inst->guest.counters));
     inst->function = fn;
-    inst->into = NULL;
     inst->phase = PHASE_CALLING;
     return 0;
+}
+
+int instance_begin(struct instance *inst, size_t function, const struct hl_value *args,
+                   size_t nargs, struct hl_error *err)
+{
+    int rc = begin(inst, function, args, nargs, err);
+
+    if (rc < 0 && rc != -EBUSY)
+        inst->into = NULL;
+    return rc;
 }
 
 void instance_result_into(struct instance *inst, void *to, size_t size)
@@ -282,18 +293,25 @@ static enum instance_state broken(struct instance *inst)
     return INSTANCE_FAULT;
 }
 
+static enum instance_state broken_result(struct instance *inst, const char *text)
+{
+    guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", text);
+    return broken(inst);
+}
+
 /* The result's bytes go out. What a guest that is not settled writes meanwhile is as good as what
  * it wrote before. */
 static enum instance_state copy_out(struct instance *inst, uint64_t until_ns)
 {
-    const uint8_t *from = inst->hv->io_window(inst->machine) + inst->copy_from;
     size_t len = inst->result.value.descriptor.len;
 
     inst->phase = PHASE_COPYING;
     while (inst->copied < len) {
         size_t part = len - inst->copied < COPY_PART ? len - inst->copied : COPY_PART;
 
-        memcpy(inst->into + inst->copied, from + inst->copied, part);
+        if (inst->hv->mem_read(inst->machine, inst->copy_from + inst->copied,
+                               inst->into + inst->copied, part) < 0)
+            return broken_result(inst, "its bytes cannot be read");
         inst->copied += part;
         if (inst->copied < len && hv_now_ns() >= until_ns)
             return INSTANCE_KICKED;
@@ -302,14 +320,16 @@ static enum instance_state copy_out(struct instance *inst, uint64_t until_ns)
     return INSTANCE_DONE;
 }
 
-static enum instance_state begin_copy(struct instance *inst, const struct hl_abi_result *header,
+static enum instance_state begin_copy(struct instance *inst, const struct hl_abi_value *value,
                                       uint64_t until_ns)
 {
+    inst->copy_from = HL_ABI_IO_ADDR + value->bits;
+    if (!space_allows(&inst->guest.space, inst->copy_from, value->len, false))
+        return broken_result(inst, "its bytes are in memory that the program cannot read");
     inst->result = (struct instance_result){
-        .value = {.type = HL_TYPE_DESCRIPTOR, .descriptor = {.len = header->value.len, .fd = -1}},
+        .value = {.type = HL_TYPE_DESCRIPTOR, .descriptor = {.len = value->len, .fd = -1}},
     };
-    inst->copy_from = header->value.bits;
-    if (header->value.len <= inst->into_size)
+    if (value->len <= inst->into_size)
         return copy_out(inst, until_ns);
     inst->result_code = -EMSGSIZE;
     inst->phase = PHASE_DONE;
@@ -318,23 +338,25 @@ static enum instance_state begin_copy(struct instance *inst, const struct hl_abi
 
 static enum instance_state finish(struct instance *inst, uint64_t until_ns)
 {
-    const uint8_t *window = inst->hv->io_window(inst->machine);
+    const struct call_window window = {
+        .data = inst->hv->io_window(inst->machine),
+        .io_size = snapshot_io_size(inst->snap),
+        .reach =
+            inst->into ? snapshot_size(inst->snap) - HL_ABI_IO_ADDR : snapshot_io_size(inst->snap),
+    };
     struct hl_error err = HL_ERROR_INIT;
     struct hl_abi_result header;
     int rc;
 
-    rc = call_read_result(inst->function, window, snapshot_io_size(inst->snap), inst->guest.result,
-                          &header, &err);
+    rc = call_read_result(inst->function, &window, inst->guest.result, &header, &err);
     inst->result_code = 0;
     if (rc == 0 && inst->into && !header.error && header.value.type == HL_ABI_BYTES)
-        return begin_copy(inst, &header, until_ns);
+        return begin_copy(inst, &header.value, until_ns);
     if (rc == 0)
-        rc = call_take_value(&header, window, &inst->result.value,
+        rc = call_take_value(&header, window.data, &inst->result.value,
                              inst->hv->settled ? NULL : &inst->buffer, &err);
-    if (rc == -EPROTO) {
-        guest_fail(&inst->guest, INSTANCE_END_PROTOCOL, 0, "broken result: %s", err.text);
-        return broken(inst);
-    }
+    if (rc == -EPROTO)
+        return broken_result(inst, err.text);
     inst->result.is_error = header.error != 0;
     inst->result.code = header.error ? header.code : 0;
     inst->result_code = rc;
@@ -443,6 +465,7 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
     }
     call_buffer_trim(&inst->buffer, CALL_BUFFER_KEPT);
     guest_reset(&inst->guest);
+    inst->into = NULL;
     inst->fresh = true;
     inst->phase = PHASE_WARM;
     return 0;
@@ -476,6 +499,7 @@ int instance_continue(struct instance *inst)
     }
     call_buffer_trim(&inst->buffer, CALL_BUFFER_KEPT);
     guest_continue(&inst->guest);
+    inst->into = NULL;
     inst->phase = PHASE_WARM;
     return 0;
 }

@@ -103,11 +103,11 @@ int instance_begin(struct instance *inst, size_t function, const struct hl_value
 int instance_check_args(const struct image *img, size_t function, const struct snapshot *snap,
                         const struct hl_value *args, size_t nargs, struct hl_error *err);
 
-/* For the call that has begun: bytes that the function returns (text and others as ever) go to
- * `to`, which has room for size and stays until the call's result was taken or the instance is
- * reset or freed. They are copied piece by piece in instance_run, which comes back KICKED meanwhile
- * as from a guest that computes. The result is an HL_TYPE_DESCRIPTOR then, with no descriptor in
- * it. */
+/* For the call that begins next: bytes that the function returns (text and others as ever) go to
+ * `to`, which has room for size and stays until the call's result was taken, instance_begin has
+ * failed, or the instance is reset or freed; they may be larger than the I/O window then. They are
+ * copied piece by piece in instance_run, which comes back KICKED meanwhile as from a guest that
+ * computes. The result is an HL_TYPE_DESCRIPTOR, with no descriptor in it. */
 void instance_result_into(struct instance *inst, void *to, size_t size);
 
 enum instance_state instance_run(struct instance *inst, uint64_t until_ns);

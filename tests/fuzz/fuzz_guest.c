@@ -58,12 +58,13 @@ static void host_call(const uint8_t *data, size_t size)
 
 static void result(const uint8_t *data, size_t size, enum hl_type type)
 {
+    const struct call_window window = {.data = data, .io_size = size, .reach = size};
     const struct image_function fn = {.name = "f", .sig = {.ret = type}};
     struct call_buffer buffer = {0};
     struct hl_abi_result header;
     struct hl_value value;
 
-    if (call_read_result(&fn, data, size, 0, &header, NULL) == 0 &&
+    if (call_read_result(&fn, &window, 0, &header, NULL) == 0 &&
         call_take_value(&header, data, &value, &buffer, NULL) == 0)
         check_value(&value, buffer.data, buffer.size);
     call_buffer_trim(&buffer, 0);

@@ -15,6 +15,7 @@
 #define IO_SIZE 65536u
 
 static uint8_t window[IO_SIZE] __attribute__((aligned(8)));
+static const struct call_window usual = {.data = window, .io_size = IO_SIZE, .reach = IO_SIZE};
 
 /* What a window with this result at offset 64 gives. */
 static int read_back(enum hl_type ret, const struct hl_abi_result *result, struct hl_value *value,
@@ -25,7 +26,7 @@ static int read_back(enum hl_type ret, const struct hl_abi_result *result, struc
     int rc;
 
     memcpy(window + 64, result, sizeof(*result));
-    rc = call_read_result(&fn, window, IO_SIZE, 64, &copy, err);
+    rc = call_read_result(&fn, &usual, 64, &copy, err);
     return rc < 0 ? rc : call_take_value(&copy, window, value, buffer, err);
 }
 
@@ -111,9 +112,9 @@ START_TEST(result_places)
     struct hl_abi_result result = {.magic = HL_ABI_RESULT_MAGIC}, copy;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        ck_assert_int_eq(call_read_result(&fn, window, IO_SIZE, bad[i], &copy, NULL), -EPROTO);
+        ck_assert_int_eq(call_read_result(&fn, &usual, bad[i], &copy, NULL), -EPROTO);
     memcpy(window + IO_SIZE - sizeof(result), &result, sizeof(result));
-    ck_assert_int_eq(call_read_result(&fn, window, IO_SIZE, IO_SIZE - 40, &copy, NULL), 0);
+    ck_assert_int_eq(call_read_result(&fn, &usual, IO_SIZE - 40, &copy, NULL), 0);
 }
 END_TEST
 
@@ -162,6 +163,34 @@ START_TEST(a_call_as_written)
                      -EMSGSIZE);
     ck_assert_int_eq(call_check(&fn, size + HL_ABI_RESULT_ROOM, &placed, &size, NULL), 0);
     ck_assert_int_eq(call_check(&fn, 8, &placed, &size, NULL), -EMSGSIZE);
+}
+END_TEST
+
+/* Bytes of a LARGE call may be past the window, text and other results not. */
+START_TEST(test_reach)
+{
+    const struct call_window far = {.data = window, .io_size = IO_SIZE, .reach = 10 * IO_SIZE};
+    struct image_function fn = {.name = "f", .sig = {.ret = HL_TYPE_BYTES}};
+    struct hl_abi_result result = {
+        .magic = HL_ABI_RESULT_MAGIC,
+        .value = {.type = HL_ABI_BYTES, .len = IO_SIZE, .bits = 9 * IO_SIZE},
+    };
+    struct hl_abi_result copy;
+
+    memcpy(window, &result, sizeof(result));
+    ck_assert_int_eq(call_read_result(&fn, &usual, 0, &copy, NULL), -EPROTO);
+    ck_assert_int_eq(call_read_result(&fn, &far, 0, &copy, NULL), 0);
+    result.value.bits++;
+    memcpy(window, &result, sizeof(result));
+    ck_assert_int_eq(call_read_result(&fn, &far, 0, &copy, NULL), -EPROTO);
+    result.value.bits = UINT64_MAX;
+    memcpy(window, &result, sizeof(result));
+    ck_assert_int_eq(call_read_result(&fn, &far, 0, &copy, NULL), -EPROTO);
+    result.value.bits = 9 * IO_SIZE;
+    result.value.type = HL_ABI_STRING;
+    fn.sig.ret = HL_TYPE_STRING;
+    memcpy(window, &result, sizeof(result));
+    ck_assert_int_eq(call_read_result(&fn, &far, 0, &copy, NULL), -EPROTO);
 }
 END_TEST
 
@@ -236,6 +265,7 @@ int main(void)
     tcase_add_test(tc, result_places);
     tcase_add_test(tc, result_memory);
     tcase_add_test(tc, a_call_as_written);
+    tcase_add_test(tc, test_reach);
     tcase_add_test(tc, test_descriptors);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);

@@ -164,9 +164,9 @@ static void begin_big(uint32_t n, void *to, size_t room)
 {
     const struct hl_value arg = {.type = HL_TYPE_U32, .u32 = n};
 
+    instance_result_into(inst, to, room);
     ck_assert_int_eq(
         instance_begin(inst, (size_t)image_find_function(img, "big", 3), &arg, 1, NULL), 0);
-    instance_result_into(inst, to, room);
 }
 
 START_TEST(test_result_in_pieces)
@@ -220,14 +220,69 @@ START_TEST(test_result_room)
 }
 END_TEST
 
+/* What the guest tells of its result when it gets to run. */
+static struct hl_abi_result told;
+
+static int tell(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit, void *opaque)
+{
+    struct hl_abi_call call;
+
+    (void)until_ns;
+    (void)opaque;
+    memcpy(&call, fake_memory(m) + HL_ABI_IO_ADDR, sizeof(call));
+    ck_assert(call.flags & HL_ABI_CALL_LARGE);
+    fake_write(m, HL_ABI_IO_ADDR + 64, &told, sizeof(told));
+    fake_write(m, 0x900000, "behind the window", 17);
+    return fake_exit_hypercall(exit, HL_HYPERCALL_DONE, 64, 0, 0);
+}
+
+static enum instance_state run_telling(uint64_t addr, uint32_t len, void *to, size_t room)
+{
+    told = (struct hl_abi_result){
+        .magic = HL_ABI_RESULT_MAGIC,
+        .value = {.type = HL_ABI_BYTES, .len = len, .bits = addr - HL_ABI_IO_ADDR},
+    };
+    fake_set_run(tell, NULL);
+    begin_big(1, to, room);
+    return instance_run(inst, UINT64_MAX);
+}
+
+START_TEST(test_result_behind_the_window)
+{
+    char to[64];
+    struct instance_result result;
+
+    ck_assert_int_eq(run_telling(0x900000, 17, to, sizeof(to)), INSTANCE_DONE);
+    ck_assert_int_eq(instance_result(inst, &result, NULL), 0);
+    ck_assert_uint_eq(result.value.descriptor.len, 17);
+    ck_assert_int_eq(memcmp(to, "behind the window", 17), 0);
+    reset();
+    fake_set_run(NULL, NULL);
+}
+END_TEST
+
 /* A broken result is that, wherever it was to go. */
 START_TEST(test_result_broken)
 {
+    static const struct {
+        uint64_t addr;
+        uint32_t len;
+    } bad[] = {
+        {MEMORY - 16, 17},
+        {MEMORY, 1},
+        {0x1000, 1},
+        {HL_ABI_HYPERCALL_ADDR, 8},
+        {0, 8},
+        {UINT64_MAX, 1},
+        {1ull << 63, 1},
+        {HL_ABI_BULK_ADDR, 8},
+        {HL_ABI_IO_ADDR + 8, UINT32_MAX},
+    };
     char to[64];
 
-    begin_big(IO, to, sizeof(to));
-    ck_assert_int_eq(instance_run(inst, UINT64_MAX), INSTANCE_FAULT);
+    ck_assert_int_eq(run_telling(bad[_i].addr, bad[_i].len, to, sizeof(to)), INSTANCE_FAULT);
     ck_assert_int_eq(instance_failure(inst)->end, INSTANCE_END_PROTOCOL);
+    fake_set_run(NULL, NULL);
 }
 END_TEST
 
@@ -247,7 +302,8 @@ int main(void)
     tcase_add_test(tc, test_wrong_types);
     tcase_add_test(tc, test_result_in_pieces);
     tcase_add_test(tc, test_result_room);
-    tcase_add_test(tc, test_result_broken);
+    tcase_add_test(tc, test_result_behind_the_window);
+    tcase_add_loop_test(tc, test_result_broken, 0, 9);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);
