@@ -6,6 +6,7 @@ EXTRA_DIST += \
 	tests/integration/harness.py \
 	tests/integration/host_test.c \
 	tests/integration/run.py \
+	tests/integration/test_bulk.py \
 	tests/integration/test_cli.py \
 	tests/integration/test_clients.py \
 	tests/integration/test_examples.py \

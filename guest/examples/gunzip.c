@@ -24,14 +24,15 @@ static int set_up(void)
 }
 HL_INIT(set_up);
 
-/* The output so far in twice as much room. */
-static uint8_t *grow(uint8_t *out, size_t *room)
+/* The output so far in twice as much room. heap: where it is, or NULL for the window. */
+static uint8_t *grow(uint8_t *heap, const uint8_t *window, size_t *room)
 {
-    uint8_t *more = hl_result_large() && *room <= UINT_MAX / 2 ? malloc(*room * 2) : NULL;
+    uint8_t *more = hl_result_large() && *room <= UINT_MAX / 2 ? realloc(heap, *room * 2) : NULL;
 
     if (!more)
         hl_fail(FAIL_TOO_LARGE, "more than %zu bytes", *room);
-    memcpy(more, out, *room);
+    if (!heap)
+        memcpy(more, window, *room);
     stream.next_out = more + *room;
     stream.avail_out = (uInt)*room;
     *room *= 2;
@@ -41,21 +42,22 @@ static uint8_t *grow(uint8_t *out, size_t *room)
 HL_FUNCTION(bytes, gunzip, (bytes, file))
 {
     size_t room = hl_result_room();
-    uint8_t *out = hl_alloc_result(room);
+    uint8_t *window = hl_alloc_result(room), *heap = NULL, *out;
     int code;
 
     stream.next_in = (Bytef *)file.data;
     stream.avail_in = (uInt)file.len;
-    stream.next_out = out;
+    stream.next_out = window;
     stream.avail_out = room < UINT_MAX ? (uInt)room : UINT_MAX;
     do { /* a .gz file may hold several members, one behind the other */
         while ((code = inflate(&stream, Z_FINISH)) != Z_STREAM_END && stream.avail_out == 0)
-            out = grow(out, &room);
+            heap = grow(heap, window, &room);
         if (code != Z_STREAM_END)
             hl_fail(FAIL_CORRUPT, "not a whole .gz file: %s",
                     stream.msg            ? stream.msg
                     : code == Z_BUF_ERROR ? "it ends early"
                                           : zError(code));
     } while (stream.avail_in > 0 && inflateReset(&stream) == Z_OK);
+    out = heap ? heap : window;
     return hl_bytes_of(out, (size_t)(stream.next_out - out));
 }

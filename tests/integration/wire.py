@@ -319,7 +319,7 @@ def room(size, seals=ROOM_SEALS, holes=False):
     if holes:
         os.ftruncate(fd, size)
     else:
-        os.posix_fallocate(fd, 0, size)
+        os.write(fd, bytes(size))
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
 
