@@ -135,7 +135,7 @@ static void answer(int sock, int error, uint32_t step, uint32_t report)
     struct process_reply reply = {
         .magic = PROCESS_MAGIC, .error = error, .step = step, .layers = report};
 
-    process_send(sock, &reply, sizeof(reply), NULL);
+    process_send(sock, &reply, sizeof(reply), NULL, 0);
 }
 
 static void make_zygote(const struct process_request *request, size_t len, const int fds[2],
@@ -307,7 +307,7 @@ int nursery_report(int fd, struct nursery_report *report, struct hl_error *err)
 
     report->count = 0;
     if (rc == 0)
-        rc = process_send(fd, &header, sizeof(header), (const int[]){theirs, theirs});
+        rc = process_send(fd, &header, sizeof(header), (const int[]){theirs, theirs}, 2);
     if (rc == 0) {
         close(hl_steal_fd(&theirs));
         rc = process_receive_reply(ours, &reply, NULL);

@@ -176,7 +176,7 @@ static int process_bind(struct hv_machine *m, struct snapshot *snap, struct hl_e
 
 static int send_answer(struct hv_machine *m, const struct process_answer *answer)
 {
-    int rc = process_send(m->sock, answer, sizeof(*answer), NULL);
+    int rc = process_send(m->sock, answer, sizeof(*answer), NULL, 0);
 
     /* A process that is gone shows as the end of its socket: the same to the one who waits. */
     return rc == -EPIPE ? 0 : rc;

@@ -22,20 +22,22 @@ union control {
     char room[CMSG_SPACE(2 * sizeof(int))];
 };
 
-int process_send(int sock, const void *message, size_t len, const int fds[2])
+int process_send(int sock, const void *message, size_t len, const int *fds, size_t nfds)
 {
     union control control = {.room = {0}};
     struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = len};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t n;
 
-    if (fds) {
-        control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
+    if (nfds > 2)
+        return -EINVAL;
+    if (nfds > 0) {
+        control.header.cmsg_len = CMSG_LEN(nfds * sizeof(int));
         control.header.cmsg_level = SOL_SOCKET;
         control.header.cmsg_type = SCM_RIGHTS;
-        memcpy(CMSG_DATA(&control.header), fds, 2 * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), fds, nfds * sizeof(int));
         msg.msg_control = &control;
-        msg.msg_controllen = sizeof(control);
+        msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
     }
     do
         n = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -2,7 +2,7 @@
 #ifndef HL_HV_PROCESS_SOCKET_H
 #define HL_HV_PROCESS_SOCKET_H
 
-/* Datagrams with two descriptors, and waits that end: for the worker and the nursery. */
+/* Datagrams with descriptors, and waits that end: for the worker and the nursery. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -10,9 +10,9 @@
 /* How long a nursery or a zygote may take over one request before it counts as dead. */
 #define PROCESS_PATIENCE_MS 3000
 
-/* fds: two descriptors, borrowed; or NULL. Does not block. Returns: 0 or a negative errno, -EPIPE
- * when nobody is left to read. */
-int process_send(int sock, const void *message, size_t len, const int fds[2]);
+/* fds: up to two descriptors, borrowed; NULL when nfds is 0. Does not block. Returns: 0 or a
+ * negative errno, -EPIPE when nobody is left to read. */
+int process_send(int sock, const void *message, size_t len, const int *fds, size_t nfds);
 
 /* Waits up to timeout_ms (-1: for ever). At most two descriptors go to fds, the rest of it -1, and
  * are the caller's; a message with others is refused and they are closed. fds NULL: none may come.

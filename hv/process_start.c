@@ -95,7 +95,7 @@ static int ask_for_zygote(int nursery, struct snapshot *snap, int *sock, struct 
                             PROCESS_RUNS_MAX);
     count = (size_t)request->header.nextents + request->header.nruns;
     rc = process_send(nursery, request, sizeof(request->header) + count * sizeof(*request->ranges),
-                      (const int[]){theirs, snapshot_memfd(snap)});
+                      (const int[]){theirs, snapshot_memfd(snap)}, 2);
     if (rc == 0) {
         close(hl_steal_fd(&theirs));
         rc = process_receive_reply(ours, &reply, NULL);
@@ -235,8 +235,8 @@ static int ask_for_process(struct hv_machine *m, struct hl_error *err)
     rc = ensure_zygote(m, err);
     if (rc < 0)
         return rc;
-    rc =
-        process_send(m->zygote->sock, &header, sizeof(header), (const int[]){theirs, m->window_fd});
+    rc = process_send(m->zygote->sock, &header, sizeof(header), (const int[]){theirs, m->window_fd},
+                      2);
     if (rc < 0)
         return hl_error_wrap(err, rc, "the zygote is gone");
     m->sock = hl_steal_fd(&ours);

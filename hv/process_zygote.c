@@ -173,7 +173,7 @@ static void __attribute__((noreturn)) refuse(int sock, int error, uint32_t step)
 {
     struct process_reply reply = {.magic = PROCESS_MAGIC, .error = error, .step = step};
 
-    process_send(sock, &reply, sizeof(reply), NULL);
+    process_send(sock, &reply, sizeof(reply), NULL, 0);
     _exit(1);
 }
 

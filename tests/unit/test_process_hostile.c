@@ -504,15 +504,15 @@ START_TEST(test_unsealed)
     ck_assert_int_ge(memfd, 0);
     ck_assert_int_eq(ftruncate(memfd, TEST_SIZE), 0);
     ck_assert_int_eq(process_socketpair(ends), 0);
-    ck_assert_int_eq(
-        process_send(nursery_fd, &request, sizeof(request.header), (const int[]){ends[1], memfd}),
-        0);
+    ck_assert_int_eq(process_send(nursery_fd, &request, sizeof(request.header),
+                                  (const int[]){ends[1], memfd}, 2),
+                     0);
     ck_assert_int_eq(process_receive_reply(ends[0], &reply, NULL), 0);
     ck_assert_int_eq(reply.error, -EPERM);
     ck_assert_uint_eq(reply.step, PROCESS_STEP_SEALS);
     /* Noise is dropped, and the nursery goes on. */
-    ck_assert_int_eq(process_send(nursery_fd, "noise", 5, NULL), 0);
-    ck_assert_int_eq(process_send(nursery_fd, &request, sizeof(request), NULL), 0);
+    ck_assert_int_eq(process_send(nursery_fd, "noise", 5, NULL, 0), 0);
+    ck_assert_int_eq(process_send(nursery_fd, &request, sizeof(request), NULL, 0), 0);
     ck_assert_int_eq(nursery_report(nursery_fd, &(struct nursery_report){0}, NULL), 0);
     close(ends[0]);
     close(ends[1]);
