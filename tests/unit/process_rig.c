@@ -97,6 +97,32 @@ void set_word(struct hv_machine *m, unsigned int index, uint64_t value)
     memcpy(hv->io_window(m) + index * sizeof(value), &value, sizeof(value));
 }
 
+/* The address of the SYSCALL in the runtime that a hlt follows. */
+static uint64_t runtime_syscall(void)
+{
+    const char *at = __start_hv_guest_text;
+
+    while (memcmp(at, "\x0f\x05\xf4", 3) != 0) {
+        at++;
+        ck_assert(at < __stop_hv_guest_text);
+    }
+    return PROCESS_TEXT_ADDR + (uint64_t)(at - __start_hv_guest_text);
+}
+
+void set_call(struct hv_machine *m, uint64_t nr, const uint64_t args[6])
+{
+    set_word(m, 0, nr);
+    for (unsigned int i = 0; i < 6; i++)
+        set_word(m, i + 1, args[i]);
+    set_word(m, 7, runtime_syscall());
+}
+
+struct hv_exit through_runtime(struct hv_machine *m, uint64_t nr, const uint64_t args[6])
+{
+    set_call(m, nr, args);
+    return run(m);
+}
+
 pid_t pid_of(const struct hv_machine *m)
 {
     char path[64], line[128];

@@ -39,6 +39,12 @@ struct hv_exit run(struct hv_machine *m);
 /* Word `index` of the I/O window. */
 void set_word(struct hv_machine *m, unsigned int index, uint64_t value);
 
+/* For guest_through_runtime: the one call that it makes by the runtime's own hand. */
+void set_call(struct hv_machine *m, uint64_t nr, const uint64_t args[6]);
+
+/* That, and a run. */
+struct hv_exit through_runtime(struct hv_machine *m, uint64_t nr, const uint64_t args[6]);
+
 /* The guest process's number as /proc knows it. */
 pid_t pid_of(const struct hv_machine *m);
 

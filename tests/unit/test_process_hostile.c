@@ -69,28 +69,6 @@ static void wait_for_descendants(size_t want)
     ck_assert_uint_eq(count_descendants(getpid()), want);
 }
 
-/* The address of the SYSCALL in the runtime that a hlt follows. */
-static uint64_t runtime_syscall(void)
-{
-    const char *at = __start_hv_guest_text;
-
-    while (memcmp(at, "\x0f\x05\xf4", 3) != 0) {
-        at++;
-        ck_assert(at < __stop_hv_guest_text);
-    }
-    return PROCESS_TEXT_ADDR + (uint64_t)(at - __start_hv_guest_text);
-}
-
-/* One call by the runtime's own hand, with these arguments. */
-static struct hv_exit through_runtime(struct hv_machine *m, uint64_t nr, const uint64_t args[6])
-{
-    set_word(m, 0, nr);
-    for (unsigned int i = 0; i < 6; i++)
-        set_word(m, i + 1, args[i]);
-    set_word(m, 7, runtime_syscall());
-    return run(m);
-}
-
 static void assert_refused(struct hv_machine *m, uint64_t nr, const uint64_t args[6])
 {
     struct hv_exit exit = through_runtime(m, nr, args);
@@ -226,10 +204,7 @@ START_TEST(test_silence)
     const uint64_t args[6] = {0, HL_ABI_IO_ADDR + 4096, 4096, 0, 0, 0};
     struct hv_exit exit;
 
-    set_word(m, 0, SYS_recvfrom);
-    for (unsigned int i = 0; i < 6; i++)
-        set_word(m, i + 1, args[i]);
-    set_word(m, 7, runtime_syscall());
+    set_call(m, SYS_recvfrom, args);
     ck_assert_int_eq(hv->run(m, hv_now_ns() + SECOND / 50, &exit), 0);
     ck_assert_int_eq(exit.kind, HV_EXIT_KICKED);
     ck_assert_int_eq(hv->run(m, hv_now_ns() + SECOND / 50, &exit), 0);
