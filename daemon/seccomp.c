@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -193,8 +194,8 @@ static int add_conditional(scmp_filter_ctx ctx)
     return r;
 }
 
-/* To stop and kill a guest process by the descriptor that the nursery gave, and to talk to a new
- * one; neither reaches anything that has a name. */
+/* To stop and kill a guest process by the descriptor that the nursery gave, to talk to a new one,
+ * and to see what it has not read; none reaches anything that has a name. */
 static int add_guest_processes(scmp_filter_ctx ctx)
 {
     static const int signals[] = {SIGKILL, SIGSTOP, SIGCONT};
@@ -202,6 +203,8 @@ static int add_guest_processes(scmp_filter_ctx ctx)
                                         SCMP_A1(SCMP_CMP_EQ, SOCK_SEQPACKET | SOCK_CLOEXEC)};
     int r = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 2, pair);
 
+    if (r == 0)
+        r = allow_if(ctx, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, SIOCOUTQ));
     for (size_t i = 0; r == 0 && i < COUNT(signals); i++) {
         const struct scmp_arg_cmp signal[] = {SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)signals[i]),
                                               SCMP_A2(SCMP_CMP_EQ, 0), SCMP_A3(SCMP_CMP_EQ, 0)};

@@ -164,6 +164,7 @@ libhv_la_SOURCES += \
 	hv/nursery.h \
 	hv/process.c \
 	hv/process_audit.c \
+	hv/process_bulk.c \
 	hv/process_filter.c \
 	hv/process_machine.h \
 	hv/process_socket.c \
@@ -182,7 +183,10 @@ FREESTANDING_CFLAGS = -fPIC -ffreestanding -fno-sanitize=all -fno-stack-protecto
 	-U_FORTIFY_SOURCE $(NO_LOOP_CALLS) -fno-tree-vectorize \
 	-fno-jump-tables -mgeneral-regs-only -fno-asynchronous-unwind-tables
 
-PROCESS_TESTS = tests/unit/test_process tests/unit/test_process_hostile
+PROCESS_TESTS = \
+	tests/unit/test_process \
+	tests/unit/test_process_bulk \
+	tests/unit/test_process_hostile
 check_PROGRAMS += $(PROCESS_TESTS)
 TESTS += $(PROCESS_TESTS)
 PROCESS_RIG = tests/unit/process_rig.c tests/unit/process_rig.h
@@ -192,6 +196,9 @@ libprocessguests_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
 tests_unit_test_process_SOURCES = tests/unit/test_process.c $(PROCESS_RIG)
 tests_unit_test_process_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_process_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
+tests_unit_test_process_bulk_SOURCES = tests/unit/test_process_bulk.c $(PROCESS_RIG)
+tests_unit_test_process_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_unit_test_process_bulk_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
 tests_unit_test_process_hostile_SOURCES = tests/unit/test_process_hostile.c $(PROCESS_RIG)
 tests_unit_test_process_hostile_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_test_process_hostile_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)

@@ -84,7 +84,7 @@ static bool set_limits(void)
     struct rlimit files;
 
     /* Descriptors on their way between processes count against the sender's limit, those of all
-     * its uid's processes together: the most there is. A guest's own limit is 0. */
+     * its uid's processes together: the most there is. A guest's own is small. */
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The process backend, for hosts without a hypervisor: the guest runs natively, in a process that
- * has its memory, one socket and five harmless system calls (hv/process_guest.c,
+ * has its memory, one socket and a handful of harmless system calls (hv/process_guest.c,
  * hv/process_filter.c), and each call gets a new one. It isolates less than kvm does: the kernel's
  * system call entry and its signal delivery are within the guest's reach.
  *
@@ -174,9 +174,9 @@ static int process_bind(struct hv_machine *m, struct snapshot *snap, struct hl_e
     return rc;
 }
 
-static int send_answer(struct hv_machine *m, const struct process_answer *answer)
+int process_tell(struct hv_machine *m, const struct process_answer *answer, int fd)
 {
-    int rc = process_send(m->sock, answer, sizeof(*answer), NULL, 0);
+    int rc = process_send(m->sock, answer, sizeof(*answer), &fd, fd >= 0);
 
     /* A process that is gone shows as the end of its socket: the same to the one who waits. */
     return rc == -EPIPE ? 0 : rc;
@@ -191,11 +191,11 @@ static int resume(struct hv_machine *m)
     if (m->state == PROCESS_FRESH) {
         answer.kind = PROCESS_ANSWER_START;
         answer.regs = m->regs;
-        rc = send_answer(m, &answer);
+        rc = process_tell(m, &answer, -1);
     } else if (m->state == PROCESS_WAITING) {
         answer.kind = PROCESS_ANSWER_RETURN;
         answer.value = m->regs.rax;
-        rc = send_answer(m, &answer);
+        rc = process_tell(m, &answer, -1);
     } else if (m->stopped) {
         syscall(SYS_pidfd_send_signal, m->pidfd, SIGCONT, NULL, 0);
         m->stopped = false;
@@ -242,8 +242,9 @@ static bool page_is_present(const struct hv_machine *m, uint64_t address)
 {
     const uint8_t *prot = m->prot ? m->prot : snapshot_prot(m->snap, NULL);
 
-    return address >= PROCESS_GUEST_MIN && address < snapshot_size(m->snap) &&
-           prot[address / PAGE] != HV_PROT_NONE;
+    if (address >= snapshot_size(m->snap))
+        return process_is_attached(m, address);
+    return address >= PROCESS_GUEST_MIN && prot[address / PAGE] != HV_PROT_NONE;
 }
 
 /* Pages come one by one, at their first use, in a process; all at once in a virtual machine. What
@@ -384,7 +385,7 @@ static int process_set_fs_base(struct hv_machine *m, uint64_t base)
     if (!canonical || base >> 63)
         return -EINVAL;
     m->regs.fs_base = base;
-    return m->state == PROCESS_WAITING ? send_answer(m, &answer) : 0;
+    return m->state == PROCESS_WAITING ? process_tell(m, &answer, -1) : 0;
 }
 
 static void process_kick(struct hv_machine *m)
@@ -500,7 +501,7 @@ static int process_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum
         memcpy(m->prot, before, npages);
     }
     memset(m->prot + addr / PAGE, (int)prot, len / PAGE);
-    return send_answer(m, &answer);
+    return process_tell(m, &answer, -1);
 }
 
 /* A process is replaced as a whole; leaving out a part of that means leaving the process, with
@@ -516,7 +517,7 @@ static int process_reset(struct hv_machine *m, unsigned int skip, uint64_t *page
             m->regs = *snapshot_regs(m->snap);
         if (m->state == PROCESS_WAITING)
             m->state = PROCESS_FRESH;
-        return 0;
+        return process_detach(m);
     }
     return process_start(m, false, NULL);
 }
@@ -524,8 +525,13 @@ static int process_reset(struct hv_machine *m, unsigned int skip, uint64_t *page
 /* The same process goes on: its handler waits for an answer, and START sets all registers. */
 static int process_rewind(struct hv_machine *m)
 {
+    int rc;
+
     if (m->state != PROCESS_WAITING && m->state != PROCESS_FRESH && m->state != PROCESS_STARTING)
         return 1;
+    rc = process_detach(m);
+    if (rc < 0)
+        return rc;
     m->progress = false;
     m->regs = *snapshot_regs(m->snap);
     if (m->state == PROCESS_WAITING)
@@ -564,6 +570,7 @@ const struct hv_backend hv_backend_process = {
     .mem_write = process_mem_write,
     .io_window = process_io_window,
     .io_dirty = process_io_dirty,
+    .attach = process_attach,
     .protect = process_protect,
     .reset = process_reset,
     .rewind = process_rewind,

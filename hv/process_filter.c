@@ -4,7 +4,8 @@
  * the runtime traps, and is served or refused as a system call of the guest. What the runtime may
  * ask for, and with which arguments, is all that a guest gets from Linux even if it jumps there
  * with registers of its choice: its one socket, its own thread pointer, permissions of its own
- * pages without execution, the end. 32-bit and x32 calls trap like any other.
+ * pages without execution, reading the files that its worker sent it, the end. 32-bit and x32 calls
+ * trap like any other.
  */
 #include "config.h"
 
@@ -35,6 +36,8 @@
 #define BELOW(offset, value)   REQUIRE(offset, BPF_JGE, value, 0, 1)
 #define NO_BITS(offset, value) REQUIRE(offset, BPF_JSET, value, 0, 1)
 
+#define BULK_HIGH ((uint32_t)(HL_ABI_BULK_ADDR >> 32))
+
 /* The block for a call: its number in the accumulator, `count` requirements, allowed. */
 #define CALL(nr, count) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 3 * (count) + 1)
 
@@ -52,12 +55,9 @@ static const struct sock_filter filter[] = {
     TRAP,
     LOAD(nr),
 
-    CALL(SYS_recvfrom, 5), /* no address to fill, no flags */
+    CALL(SYS_recvmsg, 2), /* no flags */
     EQUAL(LOW(0), 0),
-    EQUAL(LOW(3), 0),
-    EQUAL(HIGH(3), 0),
-    EQUAL(LOW(4), 0),
-    EQUAL(HIGH(4), 0),
+    EQUAL(LOW(2), 0),
     ALLOW,
 
     CALL(SYS_sendto, 4), /* no address to send to */
@@ -83,6 +83,29 @@ static const struct sock_filter filter[] = {
     NO_BITS(LOW(2), ~(uint32_t)(PROT_READ | PROT_WRITE)),
     ALLOW,
 
+    CALL(SYS_mmap, 9), /* of a file that came, from its beginning, to be read, in the bulk window */
+    EQUAL(HIGH(0), BULK_HIGH),
+    EQUAL(HIGH(1), 0),
+    EQUAL(LOW(2), PROT_READ),
+    EQUAL(HIGH(2), 0),
+    EQUAL(LOW(3), MAP_PRIVATE | MAP_FIXED),
+    EQUAL(HIGH(3), 0),
+    EQUAL(LOW(4), 1),
+    EQUAL(LOW(5), 0),
+    EQUAL(HIGH(5), 0),
+    ALLOW,
+
+    CALL(SYS_close, 1), /* the same file */
+    EQUAL(LOW(0), 1),
+    ALLOW,
+
+    CALL(SYS_munmap, 4), /* the bulk window as a whole */
+    EQUAL(LOW(0), 0),
+    EQUAL(HIGH(0), BULK_HIGH),
+    EQUAL(LOW(1), 0),
+    EQUAL(HIGH(1), 1),
+    ALLOW,
+
     CALL(SYS_exit_group, 0),
     ALLOW,
 
@@ -93,6 +116,10 @@ _Static_assert(sizeof(filter) / sizeof(filter[0]) <= PROCESS_FILTER_MAX, "room i
 /* A range that begins in the guest ends before the runtime's pages, or in the hole before them,
  * where mprotect stops. */
 _Static_assert(PROCESS_GUEST_MAX < PROCESS_TEXT_ADDR, "a hole between guest and runtime");
+/* What begins in the bulk window and runs past it is in address space where nothing else is. */
+_Static_assert((uint32_t)HL_ABI_BULK_ADDR == 0 && HL_ABI_BULK_SIZE == 1ull << 32 &&
+                   HL_ABI_BULK_ADDR > PROCESS_END,
+               "an address's high half says whether it is in the bulk window");
 _Static_assert(ARCH_SET_GS + 3 == ARCH_GET_GS, "a range of four");
 
 size_t process_filter(struct sock_filter *insns)

@@ -38,7 +38,8 @@
                    no_sanitize("address", "thread", "undefined")))
 
 #define SOCKET_FD 0
-#define PROC_FD   1
+#define PROC_FD   1 /* the zygote's */
+#define FILE_FD   1 /* a guest's, from its arrival until it is mapped */
 
 #define USER_END 0x7ffffffff000ull
 
@@ -242,6 +243,41 @@ CODE static void send_report(int sig, const struct sigsys_info *info, const ucon
         quit();
 }
 
+/* An answer brings a descriptor if it is one that needs it; the end of the process closes any
+ * other. */
+CODE static void receive_answer(struct process_answer *answer)
+{
+    union control control;
+    struct iovec iov;
+    struct msghdr msg;
+    long n;
+
+    iov.iov_base = answer;
+    iov.iov_len = sizeof(*answer);
+    zero(&msg, sizeof(msg));
+    msg.msg_iov = &iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = &control;
+    msg.msg_controllen = CMSG_LEN(sizeof(int));
+    do
+        n = SYS3(SYS_recvmsg, SOCKET_FD, &msg, 0);
+    while (n == -EINTR);
+    if (n != sizeof(*answer) || answer->magic != PROCESS_MAGIC ||
+        msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ||
+        (msg.msg_controllen != 0) != (answer->kind == PROCESS_ANSWER_ATTACH))
+        quit();
+}
+
+/* The mapping keeps the file. It is private because Linux before 6.7 makes no shared one of a file
+ * that is sealed against writing. */
+CODE static long map_file(const struct process_answer *answer)
+{
+    long at = sys6(SYS_mmap, (long)answer->addr, (long)answer->len, PROT_READ,
+                   MAP_PRIVATE | MAP_FIXED, FILE_FD, 0);
+
+    return at == (long)answer->addr ? SYS3(SYS_close, FILE_FD, 0, 0) : -EFAULT;
+}
+
 CODE static void handler(int sig, void *siginfo, void *ucontext)
 {
     const struct sigsys_info *info = siginfo;
@@ -251,12 +287,9 @@ CODE static void handler(int sig, void *siginfo, void *ucontext)
     if (sig != SIGSYS || info->code != CODE_SECCOMP || info->syscall != PROCESS_NR_START)
         send_report(sig, info, context);
     for (;;) {
-        long n = sys6(SYS_recvfrom, SOCKET_FD, (long)&answer, sizeof(answer), 0, 0, 0);
+        long n;
 
-        if (n == -EINTR)
-            continue;
-        if (n != sizeof(answer) || answer.magic != PROCESS_MAGIC)
-            quit();
+        receive_answer(&answer);
         if (answer.kind == PROCESS_ANSWER_START) {
             load_registers(&answer.regs, context);
             return;
@@ -269,6 +302,10 @@ CODE static void handler(int sig, void *siginfo, void *ucontext)
             n = SYS3(SYS_mprotect, answer.addr, answer.len, answer.prot);
         else if (answer.kind == PROCESS_ANSWER_SET_FS)
             n = SYS3(SYS_arch_prctl, ARCH_SET_FS, answer.value, 0);
+        else if (answer.kind == PROCESS_ANSWER_ATTACH)
+            n = map_file(&answer);
+        else if (answer.kind == PROCESS_ANSWER_DETACH)
+            n = SYS3(SYS_munmap, HL_ABI_BULK_ADDR, HL_ABI_BULK_SIZE, 0);
         else
             n = -EINVAL;
         if (n < 0)
@@ -276,18 +313,31 @@ CODE static void handler(int sig, void *siginfo, void *ucontext)
     }
 }
 
-CODE static long set_limits(void)
+/* To value, or to what we have if that is less. */
+CODE static long limit(int resource, uint64_t value)
 {
-    struct rlimit none;
+    struct rlimit bounds;
+    long rc = SYS4(SYS_prlimit64, 0, resource, 0, &bounds);
+
+    if (bounds.rlim_max > value)
+        bounds.rlim_max = value;
+    bounds.rlim_cur = bounds.rlim_max;
+    return rc < 0 ? rc : SYS4(SYS_prlimit64, 0, resource, &bounds, 0);
+}
+
+/* memory: of the guest, from 0. */
+CODE static long set_limits(uint64_t memory)
+{
+    const uint64_t runtime = PROCESS_TEXT_SIZE + PROCESS_CONFIG_SIZE + 2 * PROCESS_STACK_SIZE;
     long rc = 0;
 
-    none.rlim_cur = none.rlim_max = 0;
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_AS, &none, 0);
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_CORE, &none, 0);
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_FSIZE, &none, 0);
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_NPROC, &none, 0);
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_MEMLOCK, &none, 0);
-    rc |= SYS4(SYS_prlimit64, 0, RLIMIT_STACK, &none, 0);
+    /* What is mapped by now, and the bulk window. */
+    rc |= limit(RLIMIT_AS, memory - PROCESS_GUEST_MIN + runtime + HL_ABI_BULK_SIZE);
+    rc |= limit(RLIMIT_CORE, 0);
+    rc |= limit(RLIMIT_FSIZE, 0);
+    rc |= limit(RLIMIT_NPROC, 0);
+    rc |= limit(RLIMIT_MEMLOCK, 0);
+    rc |= limit(RLIMIT_STACK, 0);
     return rc;
 }
 
@@ -325,7 +375,6 @@ CODE static void __attribute__((noreturn)) become_guest(int sock, int window, lo
 {
     const struct process_config *config = (const void *)(uintptr_t)PROCESS_CONFIG_ADDR;
     struct sock_fprog program;
-    struct rlimit none;
     long mem, pidfd, rc;
 
     /* Whoever made us may be gone before the death signal is set. */
@@ -351,14 +400,14 @@ CODE static void __attribute__((noreturn)) become_guest(int sock, int window, lo
     rc = set_handlers();
     if (rc < 0)
         refuse(rc, PROCESS_STEP_SIGNALS);
-    if (set_limits() < 0)
+    if (set_limits(config->memory_size) < 0)
         refuse(-EPERM, PROCESS_STEP_LIMITS);
     rc = send_hello((int)mem, (int)pidfd);
     if (rc != sizeof(struct process_reply))
         refuse(rc < 0 ? rc : -EIO, PROCESS_STEP_HELLO);
-    /* Only now: descriptors under way count against it. */
-    none.rlim_cur = none.rlim_max = 0;
-    if (SYS4(SYS_prlimit64, 0, RLIMIT_NOFILE, &none, 0) < 0)
+    /* The socket and one more, by which a file arrives. Only now: descriptors under way count
+     * against it. */
+    if (limit(RLIMIT_NOFILE, FILE_FD + 1) < 0)
         quit();
     if (SYS3(SYS_close_range, SOCKET_FD + 1, ~0u, 0) < 0)
         quit();

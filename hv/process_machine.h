@@ -35,6 +35,8 @@ enum process_state {
     PROCESS_OVER,     /* faulted, gone, or not to be trusted with another answer */
 };
 
+#define PROCESS_BULK_MAX HL_ABI_MAX_PARAMS
+
 struct hv_machine {
     struct hv_host *host;
     uint64_t slot_size;
@@ -51,6 +53,10 @@ struct hv_machine {
     uint64_t io_size;
     struct hv_regs regs; /* as last reported, or the snapshot's; rax is what set_return gave */
     uint8_t *prot;       /* once a call has changed permissions: one enum hv_prot a page */
+    struct process_bulk {
+        hl_gpa start, end;
+    } bulk[PROCESS_BULK_MAX]; /* whole pages, ascending */
+    unsigned int nbulk;
 };
 
 /* A guest process of m->snap in the place of any that m has. wait: come back when it is FRESH;
@@ -65,6 +71,20 @@ void process_end(struct hv_machine *m);
 
 /* Forgets the machine's zygote. */
 void process_leave_zygote(struct hv_machine *m);
+
+/* One answer to m's process, with a descriptor (borrowed) or -1. A process that is gone is none of
+ * its errors; it shows as that at the next run. */
+int process_tell(struct hv_machine *m, const struct process_answer *answer, int fd);
+
+/* hv/process_bulk.c: the entry of the table. 0 means that the process was told: if it cannot map
+ * the file, it has ended by the next run. */
+int process_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);
+
+/* Takes all files away. Returns: 0, or a negative errno after which m can only be freed. */
+int process_detach(struct hv_machine *m);
+
+/* Whether addr is on a page of a file. */
+bool process_is_attached(const struct hv_machine *m, hl_gpa addr);
 
 /* hv/process_audit.c: those entries of the table. */
 int process_audit(struct hv_machine *m, struct hl_error *err);

@@ -335,4 +335,5 @@ void process_end(struct hv_machine *m)
     m->window_fd = -1;
     free(m->prot);
     m->prot = NULL;
+    m->nbulk = 0;
 }

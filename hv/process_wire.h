@@ -13,7 +13,8 @@
  *   worker → zygote    PROCESS_REQUEST_GUEST with descriptors: the guest's socket, the I/O window
  *   reply              on the socket that came along; a guest's carries descriptors: its
  *                      /proc/self/mem, its pidfd
- *   guest → worker     struct process_report, worker → guest: struct process_answer
+ *   guest → worker     struct process_report
+ *   worker → guest     struct process_answer; ATTACH with a descriptor: the file
  */
 
 #include <linux/filter.h>
@@ -125,6 +126,8 @@ enum process_answer_kind {
     PROCESS_ANSWER_RETURN,    /* value into rax, go */
     PROCESS_ANSWER_PROTECT,   /* addr, len, prot; then wait on */
     PROCESS_ANSWER_SET_FS,    /* value; then wait on */
+    PROCESS_ANSWER_ATTACH,    /* addr, len, a file to map there; then wait on */
+    PROCESS_ANSWER_DETACH,    /* nothing in the bulk window; then wait on */
 };
 
 struct process_answer {

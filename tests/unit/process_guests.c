@@ -200,6 +200,25 @@ CODE void guest_protect(void)
     hypercall(3, 0, 0, 0);
 }
 
+/* Where, the host says. */
+CODE void guest_read_at(void)
+{
+    uint64_t at = hypercall(1, 0, 0, 0);
+
+    for (;;)
+        at = hypercall(2, *(volatile uint8_t *)(uintptr_t)at, 0, 0);
+}
+
+CODE void guest_write_at(void)
+{
+    WORD(hypercall(1, 0, 0, 0)) = 1;
+}
+
+CODE void guest_jump_to(void)
+{
+    ((void (*)(void))(uintptr_t)hypercall(1, 0, 0, 0))();
+}
+
 CODE void guest_thread_pointer(void)
 {
     for (;;) {

@@ -42,6 +42,9 @@ void guest_stack_overflow(void);
 void guest_secrets(void);
 void guest_through_runtime(void);
 void guest_protect(void);
+void guest_read_at(void);
+void guest_write_at(void);
+void guest_jump_to(void);
 void guest_thread_pointer(void);
 void guest_break_runtime(void);
 

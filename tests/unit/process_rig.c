@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,6 +123,26 @@ struct hv_exit through_runtime(struct hv_machine *m, uint64_t nr, const uint64_t
 {
     set_call(m, nr, args);
     return run(m);
+}
+
+void guest_receives(struct hv_machine *m)
+{
+    const uint64_t io = HL_ABI_IO_ADDR, size = PAGE;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)(io + 3 * size), .iov_len = size};
+    struct msghdr msg = {.msg_iov = (void *)(uintptr_t)(io + 2 * size),
+                         .msg_iovlen = 1,
+                         .msg_control = (void *)(uintptr_t)(io + 4 * size),
+                         .msg_controllen = size};
+
+    memcpy(hv->io_window(m) + size, &msg, sizeof(msg));
+    memcpy(hv->io_window(m) + 2 * size, &iov, sizeof(iov));
+    set_call(m, SYS_recvmsg, (const uint64_t[6]){0, io + size});
+}
+
+void guest_again(struct hv_machine *m)
+{
+    m->regs = *snapshot_regs(m->snap);
+    m->state = PROCESS_FRESH;
 }
 
 pid_t pid_of(const struct hv_machine *m)

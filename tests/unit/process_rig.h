@@ -45,6 +45,12 @@ void set_call(struct hv_machine *m, uint64_t nr, const uint64_t args[6]);
 /* That, and a run. */
 struct hv_exit through_runtime(struct hv_machine *m, uint64_t nr, const uint64_t args[6]);
 
+/* Such a call that takes, in the next run, what the handler would have. */
+void guest_receives(struct hv_machine *m);
+
+/* A guest that did not end with the fault it reported, from the beginning. */
+void guest_again(struct hv_machine *m);
+
 /* The guest process's number as /proc knows it. */
 pid_t pid_of(const struct hv_machine *m);
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -110,6 +111,13 @@ static bool do_mprotect_exec(void)
     void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return p != MAP_FAILED && mprotect(p, 4096, PROT_READ | PROT_EXEC) == 0;
+}
+
+static bool do_socket_ioctl(void)
+{
+    int unread;
+
+    return ioctl(-1, SIOCOUTQ, &unread) < 0 && errno == EBADF;
 }
 
 static bool do_tty_ioctl(void)
@@ -220,6 +228,7 @@ static const struct deed deeds[] = {
     {"socket", do_socket, false},
     {"inet", do_inet, false},
     {"socketpair", do_socketpair, false},
+    {"socket ioctl", do_socket_ioctl, false},
     {"execve", do_exec, false},
     {"fork", do_fork, false},
     {"clone", do_clone, false},
@@ -337,7 +346,8 @@ static bool talk_to_guests(void)
     pidfd = (int)syscall(SYS_pidfd_open, child, 0);
     if (pidfd < 0 || confine_self(&own, &report, NULL) < 0)
         return false;
-    return do_socketpair() && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0;
+    return do_socketpair() && do_socket_ioctl() &&
+           syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0;
 }
 
 START_TEST(test_guest_processes)
