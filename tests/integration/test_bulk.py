@@ -27,7 +27,7 @@ def file_of_gib(marker):
 
 
 class BulkTest(harness.DaemonTest):
-    sections = {"daemon": {"idle_timeout": "10min"}}
+    sections = {"daemon": {"idle_timeout": "10min"}, "defaults": {"deadline": "60s"}}
     images = ("library", "gunzip", "echo", "state")
 
     def setUp(self):
@@ -52,9 +52,9 @@ class BulkTest(harness.DaemonTest):
         return [name for name in names if "argument" in name or "result" in name or
                 "large" in name]
 
-    def part(self, fd, start, size, **keywords):
+    def part(self, fd, start, size):
         return self.client.invoke("library", "part_of_argument", wire.descriptor(0),
-                                  ("u32", start), ("u32", size), descriptors=[fd], **keywords)
+                                  ("u32", start), ("u32", size), descriptors=[fd])
 
     # --- arguments
 
@@ -90,16 +90,16 @@ class BulkTest(harness.DaemonTest):
                     got = client.invoke("library", "part_of_argument", wire.descriptor(0),
                                         ("u32", size - 4096), ("u32", 4096), descriptors=[fd])
                     os.close(fd)
-                    if got != data[-4096:]:
-                        wrong.append((seed, i))
+                    if got == data[-4096:]:
+                        right.append((seed, i))
 
-        wrong = []
+        right = []
         threads = [threading.Thread(target=calls, args=(seed,)) for seed in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual(wrong, [])
+        self.assertEqual(len(right), 8 * 30)
 
     def test_reads_past_it(self):
         fd = self.open(wire.memfd(b"x" * (2 * MIB)))
@@ -231,7 +231,7 @@ class BulkTest(harness.DaemonTest):
     def test_larger_than_the_window(self):
         data = os.urandom(6 * MIB) + bytes(6 * MIB)
         fd, into = self.open(wire.memfd(gzip.compress(data, 1))), self.open(wire.room(32 * MIB))
-        result = self.client.invoke("gunzip", "gunzip", wire.descriptor(0), deadline=60,
+        result = self.client.invoke("gunzip", "gunzip", wire.descriptor(0),
                                     descriptors=[fd, into], into=1)
         self.assertEqual(result["length"], len(data))
         self.assertEqual(wire.contents(into, result), data)
@@ -275,14 +275,13 @@ class BulkTest(harness.DaemonTest):
             file.flush()
             for room, name in (("8M", "@" + file.name), ("6M", "@" + file.name)):
                 result = self.hlctl("call", "gunzip", "gunzip", name, "--room", room,
-                                    "--deadline", "60s", check=0)
+                                    check=0)
                 self.assertEqual(result.stdout, data)
             file.seek(0)
-            result = self.hlctl("call", "gunzip", "gunzip", "-", "--room", "8M", "--deadline",
-                                "60s", check=0, stdin=file.read())
+            result = self.hlctl("call", "gunzip", "gunzip", "-", "--room", "8M",
+                                check=0, stdin=file.read())
             self.assertEqual(result.stdout, data)
-            result = self.hlctl("call", "gunzip", "gunzip", "@" + file.name, "--room", "5M",
-                                "--deadline", "60s")
+            result = self.hlctl("call", "gunzip", "gunzip", "@" + file.name, "--room", "5M")
             self.assertNotEqual(result.returncode, 0)
             self.assertIn(b"6291456", result.stderr)
             self.assertEqual(result.stdout, b"")
