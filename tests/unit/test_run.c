@@ -141,6 +141,7 @@ START_TEST(test_turns_of_ready)
     notes.work_ns = 1 * MS;
     notes.hold = true; /* while the first runs, all the others arrive */
     send_together(many, 3, 8, "nothing");
+    wait_runs(1);
     send_together(single, 3, 1, "nothing");
     notes.hold = false;
     wait_runs(9);
