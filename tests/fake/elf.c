@@ -145,6 +145,7 @@ uint8_t *fake_elf_new(size_t *len)
         FAKE_FUNCTION("dirty", HL_ABI_VOID, 1, HL_ABI_U32),
         FAKE_FUNCTION("keep", HL_ABI_U32, 1, HL_ABI_U32),
         FAKE_FUNCTION("delay", HL_ABI_VOID, 1, HL_ABI_U32),
+        FAKE_FUNCTION("hold", HL_ABI_VOID, 0, 0),
         FAKE_FUNCTION("spin", HL_ABI_VOID, 0, 0),
         FAKE_FUNCTION("syscalls", HL_ABI_VOID, 0, 0),
         FAKE_FUNCTION("fault", HL_ABI_VOID, 0, 0),

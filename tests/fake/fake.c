@@ -19,7 +19,8 @@
 #include "guest/hl_abi.h"
 #include "tests/fake/fake_internal.h"
 
-#define PAGE HL_ABI_PAGE_SIZE
+#define PAGE         HL_ABI_PAGE_SIZE
+#define HOLD_LOOK_NS 1000000u /* how often a call of hold looks whether it may go */
 
 struct hv_host {
     int unused;
@@ -34,6 +35,8 @@ static struct {
 static fake_run_cb run_cb;
 static void *run_opaque;
 static atomic_int machines;
+static atomic_bool holding;
+static atomic_uint held;
 
 void fake_fail(enum fake_op op, unsigned int nth, int code)
 {
@@ -58,8 +61,33 @@ int fake_machines(void)
     return atomic_load(&machines);
 }
 
+void fake_hold(bool on)
+{
+    atomic_store(&holding, on);
+}
+
+unsigned int fake_held(void)
+{
+    return atomic_load(&held);
+}
+
+bool fake_hold_call(struct hv_machine *m, uint64_t until_ns)
+{
+    if (m->wake_ns == 0) {
+        m->wake_ns = 1;
+        atomic_fetch_add(&held, 1);
+    }
+    while (atomic_load(&holding)) {
+        if (!fake_sleep(m, fake_now_ns() + HOLD_LOOK_NS, until_ns))
+            return false;
+    }
+    return true;
+}
+
 void fake_clear(void)
 {
+    atomic_store(&holding, true);
+    atomic_store(&held, 0);
     pthread_mutex_lock(&control_lock);
     memset(ops, 0, sizeof(ops));
     run_cb = NULL;
@@ -525,7 +553,7 @@ int fake_exit_kicked(struct hv_exit *exit)
     return 0;
 }
 
-static uint64_t now_ns(void)
+uint64_t fake_now_ns(void)
 {
     struct timespec ts;
 
@@ -541,7 +569,7 @@ bool fake_sleep(struct hv_machine *m, uint64_t wake_ns, uint64_t until_ns)
     bool kicked;
 
     pthread_mutex_lock(&m->lock);
-    while (!m->kicked && now_ns() < end) {
+    while (!m->kicked && fake_now_ns() < end) {
         if (end == UINT64_MAX)
             pthread_cond_wait(&m->cond, &m->lock);
         else

@@ -21,6 +21,7 @@
  *   dirty(u32 pages)                writes that many pages of its heap
  *   keep(u32 value) -> u32          stores value in its heap, gives back what was there
  *   delay(u32 ms)                   runs that long, across kicks
+ *   hold()                          runs until the test lets it go (fake_hold), across kicks
  *   spin()  syscalls()              never end: computing; calling getpid
  *   fault()                         a page fault writing address 0
  *   exit(i32)  abort(string)        ends itself
@@ -84,6 +85,12 @@ uint64_t fake_count(enum fake_op op);
 
 /* Machines that exist now: for leak tests. */
 int fake_machines(void);
+
+/* Whether calls of hold() go on running. From fake_clear on they do. */
+void fake_hold(bool on);
+
+/* Calls of hold() that have begun since fake_clear. */
+unsigned int fake_held(void);
 
 /* No failures armed, counters zero, the built-in guest. */
 void fake_clear(void);

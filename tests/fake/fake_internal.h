@@ -33,7 +33,7 @@ struct hv_machine {
     bool prot_changed;
     enum fake_phase phase;
     unsigned int step;
-    uint64_t wake_ns; /* of delay */
+    uint64_t wake_ns; /* of delay; of hold: not 0 once it has begun */
     uint64_t returned, fs_base;
     uint64_t sum;                              /* of host_calls */
     struct fake_file files[HL_ABI_MAX_PARAMS]; /* attached */
@@ -42,6 +42,11 @@ struct hv_machine {
     pthread_cond_t cond;
     bool kicked;
 };
+
+uint64_t fake_now_ns(void);
+
+/* A run of hold(). Returns: whether the call is over. */
+bool fake_hold_call(struct hv_machine *m, uint64_t until_ns);
 
 int fake_guest_call(struct hv_machine *m, uint64_t until_ns, struct hv_exit *exit);
 

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "guest/hl_abi.h"
 #include "tests/fake/fake_internal.h"
@@ -148,16 +147,16 @@ static int call_keep(struct call *c)
 
 static int call_delay(struct call *c)
 {
-    if (c->m->wake_ns == 0) {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        c->m->wake_ns =
-            (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec + c->args[0].bits * 1000000u;
-    }
+    if (c->m->wake_ns == 0)
+        c->m->wake_ns = fake_now_ns() + c->args[0].bits * 1000000u;
     if (!fake_sleep(c->m, c->m->wake_ns, c->until_ns))
         return fake_exit_kicked(c->exit);
     return call_nothing(c);
+}
+
+static int call_hold(struct call *c)
+{
+    return fake_hold_call(c->m, c->until_ns) ? call_nothing(c) : fake_exit_kicked(c->exit);
 }
 
 static int call_spin(struct call *c)
@@ -363,6 +362,7 @@ static const struct {
     {"dirty", call_dirty},
     {"keep", call_keep},
     {"delay", call_delay},
+    {"hold", call_hold},
     {"spin", call_spin},
     {"syscalls", call_syscalls},
     {"fault", call_fault},

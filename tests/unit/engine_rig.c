@@ -610,6 +610,13 @@ void rig_await_counter(int fd, uint32_t *stream, const char *name, uint64_t valu
     ck_abort_msg("%s never became %lu", name, (unsigned long)value);
 }
 
+void rig_await_held(unsigned int n)
+{
+    for (int i = 0; i < 4 * PATIENCE_MS && fake_held() < n; i++)
+        usleep(250);
+    ck_assert_uint_eq(fake_held(), n);
+}
+
 bool rig_closed(int fd)
 {
     struct pollfd pfd = {.fd = fd, .events = POLLIN};

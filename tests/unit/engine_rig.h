@@ -127,6 +127,9 @@ uint64_t rig_counter(int fd, uint32_t stream, const char *name);
 /* Waits until it has that value; *stream counts on. */
 void rig_await_counter(int fd, uint32_t *stream, const char *name, uint64_t value);
 
+/* Waits until n calls of hold (tests/fake/fake.h) have begun. */
+void rig_await_held(unsigned int n);
+
 /* Whether the peer closed it within 20 s. */
 bool rig_closed(int fd);
 
