@@ -141,6 +141,33 @@ static int call(int fd, const char *id, const char *function)
     return rig_call(fd, next_stream(), &(struct rig_call){.function = function, .session = id});
 }
 
+/* Begins a call that goes on until fake_hold(false), and waits until it is the nth that has begun.
+ */
+static void begin_hold(int fd, const char *id, unsigned int n)
+{
+    fake_hold(true);
+    rig_invoke(fd, next_stream(), &(struct rig_call){.function = "hold", .session = id});
+    rig_await_held(n);
+}
+
+static void end_hold(int fd)
+{
+    struct rig_response response;
+
+    fake_hold(false);
+    ck_assert(rig_receive(fd, &response));
+    ck_assert_int_eq(response.envelope.code, 0);
+    rig_response_free(&response);
+}
+
+static void await_counter(int fd, const char *name, uint64_t value)
+{
+    uint32_t from = next_stream();
+
+    rig_await_counter(fd, &from, name, value);
+    __atomic_store_n(&stream, from + 2, __ATOMIC_RELAXED);
+}
+
 static int delay(int fd, const char *id, uint32_t ms, int64_t timeout_ns)
 {
     return rig_call(fd, next_stream(),
@@ -322,6 +349,19 @@ static void check_failed(int fd, const char *id)
     hl__v1__list_sessions_response__free_unpacked(sessions, NULL);
 }
 
+/* A call that is still running at its deadline, so that the session is lost. One that has not begun
+ * by then has done nothing to the session: the next one gets more time. */
+static void miss_deadline(int fd, const char *id, int64_t timeout_ns)
+{
+    for (;; timeout_ns *= 2) {
+        ck_assert_int_eq(delay(fd, id, 60000, timeout_ns), HL_STATUS_DEADLINE_EXCEEDED);
+        if (keep(fd, id, 1) < 0)
+            break;
+        ck_assert_int_lt(timeout_ns, 1000 * MS);
+    }
+    check_failed(fd, id);
+}
+
 START_TEST(test_failed_calls)
 {
     static const char *const ends[] = {"fault", "die"};
@@ -344,15 +384,13 @@ START_TEST(test_failed_calls)
         ck_assert_int_eq(keep(fd, id, 7), i == 0 ? 5 : 0);
     }
     /* Deadline, short and long; cancel; disconnect. */
-    ck_assert_int_eq(delay(fd, id, 1000, 100 * 1000), HL_STATUS_DEADLINE_EXCEEDED);
-    check_failed(fd, id);
+    miss_deadline(fd, id, 100 * 1000);
     ck_assert_int_eq(rollback(fd, id, one), 0);
-    ck_assert_int_eq(delay(fd, id, 5000, 20 * MS), HL_STATUS_DEADLINE_EXCEEDED);
-    check_failed(fd, id);
+    miss_deadline(fd, id, 20 * MS);
     ck_assert_int_eq(rollback(fd, id, one), 0);
     other = rig_connect(&rig);
-    rig_invoke(other, 1, &(struct rig_call){.function = "spin", .session = id, .call_id = 9});
-    usleep(20000);
+    rig_invoke(other, 1, &(struct rig_call){.function = "hold", .session = id, .call_id = 9});
+    rig_await_held(1);
     rig_cancel(other, 3, 9);
     for (int i = 0; i < 2; i++) {
         struct rig_response response;
@@ -363,10 +401,9 @@ START_TEST(test_failed_calls)
     }
     check_failed(fd, id);
     ck_assert_int_eq(rollback(fd, id, one), 0);
-    rig_invoke(other, 5, &(struct rig_call){.function = "spin", .session = id});
-    usleep(20000);
+    rig_invoke(other, 5, &(struct rig_call){.function = "hold", .session = id});
+    rig_await_held(2);
     close(other);
-    usleep(20000);
     check_failed(fd, id);
     ck_assert_int_eq(rollback(fd, id, one), 0);
     ck_assert_int_eq(keep(fd, id, 8), 5);
@@ -425,46 +462,46 @@ END_TEST
 START_TEST(test_two_clients)
 {
     struct rig_response response;
+    uint64_t queued;
     char id[40];
-    int a, b;
+    int a, b, c;
 
     settings.shards = (uint32_t)_i;
     start();
     a = rig_connect(&rig);
     b = rig_connect(&rig);
+    c = rig_connect(&rig);
     open_session(a, id);
     ck_assert_int_eq(keep(a, id, 1), 0);
     ck_assert_int_eq(keep(b, id, 2), 1);
     ck_assert_int_eq(keep(a, id, 3), 2);
     /* One at a time: the second waits for the first. */
-    rig_invoke(a, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 60});
-    usleep(10000);
+    begin_hold(a, id, 1);
+    queued = rig_counter(c, next_stream(), "queued");
+    rig_invoke(b, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
+    await_counter(c, "queued", queued + 1);
+    ck_assert_int_eq(poll(&(struct pollfd){.fd = b, .events = POLLIN}, 1, 0), 0);
+    end_hold(a);
+    ck_assert(rig_receive(b, &response));
+    ck_assert_int_eq(response.envelope.code, 0);
+    rig_response_free(&response);
     ck_assert_int_eq(keep(b, id, 4), 3);
-    ck_assert(rig_receive(a, &response)); /* it is there already */
-    ck_assert_int_eq(response.envelope.code, 0);
-    rig_response_free(&response);
     /* One that waits past its deadline has done nothing to the session. */
-    rig_invoke(a, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 60});
-    usleep(10000);
+    begin_hold(a, id, 2);
     ck_assert_int_eq(delay(b, id, 0, 5 * MS), HL_STATUS_DEADLINE_EXCEEDED);
-    ck_assert(rig_receive(a, &response));
-    ck_assert_int_eq(response.envelope.code, 0);
-    rig_response_free(&response);
+    end_hold(a);
     ck_assert_int_eq(keep(b, id, 5), 4);
     /* Nor one whose client leaves meanwhile. */
-    rig_invoke(a, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 60});
-    usleep(10000);
+    begin_hold(a, id, 3);
+    queued = rig_counter(c, next_stream(), "queued");
     rig_invoke(b, next_stream(), &(struct rig_call){.function = "fault", .session = id});
-    usleep(10000);
+    await_counter(c, "queued", queued + 1);
     close(b);
-    ck_assert(rig_receive(a, &response));
-    ck_assert_int_eq(response.envelope.code, 0);
-    rig_response_free(&response);
+    await_counter(c, "abandoned", 1);
+    end_hold(a);
     ck_assert_int_eq(keep(a, id, 6), 5);
     close(a);
+    close(c);
     rig_stop(&rig);
 }
 END_TEST
@@ -474,16 +511,18 @@ START_TEST(test_queue_is_bounded)
     struct rig_response response;
     int refused = 0;
     char id[40];
-    int fd;
+    int fd, other;
 
     settings.shards = (uint32_t)_i;
     start();
     fd = rig_connect(&rig);
+    other = rig_connect(&rig);
     open_session(fd, id);
-    rig_invoke(fd, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 200});
+    begin_hold(fd, id, 1);
     for (int i = 0; i < 80; i++)
         rig_invoke(fd, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
+    await_counter(other, "other_errors", 80 - 64);
+    fake_hold(false);
     for (int i = 0; i < 81; i++) {
         ck_assert(rig_receive(fd, &response));
         refused += response.envelope.code == HL_STATUS_RESOURCE_EXHAUSTED;
@@ -494,6 +533,7 @@ START_TEST(test_queue_is_bounded)
     ck_assert_int_eq(refused, 80 - 64);
     ck_assert_int_eq(keep(fd, id, 1), 0);
     close(fd);
+    close(other);
     rig_stop(&rig);
 }
 END_TEST
@@ -501,6 +541,7 @@ END_TEST
 START_TEST(test_close_while_busy)
 {
     struct rig_response response;
+    uint64_t queued;
     char id[40];
     int a, b;
 
@@ -509,22 +550,17 @@ START_TEST(test_close_while_busy)
     a = rig_connect(&rig);
     b = rig_connect(&rig);
     open_session(a, id);
-    rig_invoke(a, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 100});
-    usleep(10000);
+    begin_hold(a, id, 1);
+    queued = rig_counter(b, next_stream(), "queued");
     rig_invoke(a, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
-    usleep(10000);
+    await_counter(b, "queued", queued + 1);
     ck_assert_int_eq(close_session(b, id), 0);
     ck_assert(rig_receive(a, &response)); /* the one that waited */
     ck_assert_int_eq(response.envelope.code, HL_STATUS_NOT_FOUND);
     rig_response_free(&response);
-    ck_assert(rig_receive(a, &response));
-    ck_assert_int_eq(response.envelope.code, 0);
-    rig_response_free(&response);
+    end_hold(a);
     ck_assert_int_eq(keep(a, id, 1), -HL_STATUS_NOT_FOUND);
-    for (int i = 0; i < 100 && rig_counter(a, next_stream(), "now_sessions") > 0; i++)
-        usleep(10000);
-    ck_assert_uint_eq(rig_counter(a, next_stream(), "now_sessions"), 0);
+    await_counter(a, "now_sessions", 0);
     close(a);
     close(b);
     rig_stop(&rig);
@@ -596,53 +632,101 @@ END_TEST
 
 /* --- time ----------------------------------------------------------------------------------- */
 
-START_TEST(test_idle)
+/* One session is used again and again until another one, which is not, is gone. Returns: whether no
+ * pause between uses was as long as idle_ns, so that the one in use had to stay. */
+static bool stays_while_used(int fd, uint64_t idle_ns)
 {
     char used[40], unused[40];
-    int fd;
+    uint64_t asked = hv_now_ns(), pause = 0, closed;
+    uint32_t i = 0;
+    int64_t was;
 
-    settings.session_idle_ns = 300 * MS;
-    start();
-    fd = rig_connect(&rig);
     open_session(fd, used);
     open_session(fd, unused);
-    for (uint32_t i = 0; i < 12; i++) {
-        ck_assert_int_eq(keep(fd, used, i + 1), i);
-        usleep(60000);
-    }
+    closed = rig_counter(fd, next_stream(), "sessions_idle");
+    do {
+        uint64_t before = asked;
+
+        asked = hv_now_ns();
+        was = keep(fd, used, i + 1);
+        pause = hv_now_ns() - before > pause ? hv_now_ns() - before : pause;
+        usleep((useconds_t)(idle_ns / 10000));
+    } while (was == i++ && rig_counter(fd, next_stream(), "sessions_idle") == closed);
+    if (pause >= idle_ns)
+        return false;
+    ck_assert_int_eq(was, i - 1);
     ck_assert_int_eq(keep(fd, unused, 1), -HL_STATUS_NOT_FOUND);
-    /* A call that runs longer is no idle time. */
-    ck_assert_int_eq(delay(fd, used, 700, 0), 0);
-    ck_assert_int_eq(keep(fd, used, 1), 12);
-    ck_assert_uint_eq(rig_counter(fd, next_stream(), "sessions_idle"), 1);
-    ck_assert_uint_eq(rig_counter(fd, next_stream(), "now_sessions"), 1);
-    close(fd);
+    return true;
+}
+
+START_TEST(test_idle)
+{
+    uint64_t idle_ns = 100 * MS;
+    bool stayed = false;
+    int fd;
+
+    for (; !stayed && idle_ns < 10000 * MS; idle_ns *= 2) {
+        settings.session_idle_ns = idle_ns;
+        start();
+        fd = rig_connect(&rig);
+        stayed = stays_while_used(fd, idle_ns);
+        close(fd);
+        rig_stop(&rig);
+    }
+    ck_assert(stayed);
+}
+END_TEST
+
+/* A call that runs longer is no idle time. */
+START_TEST(test_idle_and_running)
+{
+    char busy[40], unused[40];
+    int a, b;
+
+    settings.session_idle_ns = 50 * MS;
+    start();
+    a = rig_connect(&rig);
+    b = rig_connect(&rig);
+    open_session(a, busy);
+    begin_hold(a, busy, 1);
+    open_session(b, unused);
+    await_counter(b, "sessions_idle", 1);
+    ck_assert_uint_eq(rig_counter(b, next_stream(), "now_sessions"), 1);
+    end_hold(a);
+    await_counter(b, "sessions_idle", 2);
+    close(a);
+    close(b);
     rig_stop(&rig);
 }
 END_TEST
 
+static void await_told(uint32_t sessions)
+{
+    bool told = false;
+
+    for (int i = 0; i < 4000 && !told; i++) {
+        usleep(5000);
+        pthread_mutex_lock(&rig.lock);
+        told = rig.idle_connections == 0 && rig.idle_received == 1 && rig.idle_sessions == sessions;
+        pthread_mutex_unlock(&rig.lock);
+    }
+    ck_assert(told);
+}
+
 START_TEST(test_front_is_told)
 {
-    uint32_t told = 9;
     char id[40];
     int fd;
 
-    settings.session_idle_ns = 200 * MS;
+    settings.session_idle_ns = 60000 * MS;
     start();
     fd = rig_connect(&rig);
     open_session(fd, id);
     close(fd);
-    for (int i = 0; i < 400 && told != 0; i++) {
-        uint32_t connections;
-
-        usleep(5000);
-        pthread_mutex_lock(&rig.lock);
-        connections = rig.idle_connections;
-        if (connections == 0 && (told == 9 || told == 1))
-            told = rig.idle_sessions == 1 ? 1 : told == 1 && rig.idle_sessions == 0 ? 0 : told;
-        pthread_mutex_unlock(&rig.lock);
-    }
-    ck_assert_uint_eq(told, 0); /* one without a connection, then none */
+    await_told(1); /* one without a connection */
+    settings.session_idle_ns = MS;
+    rig_reload(&rig, &settings);
+    await_told(0);
     rig_stop(&rig);
 }
 END_TEST
@@ -699,9 +783,8 @@ END_TEST
 
 START_TEST(test_end_with_a_call)
 {
-    struct rig_response response;
     char id[40], other[40];
-    int a, b;
+    int a, b, code;
 
     settings.shards = 2;
     start();
@@ -710,14 +793,14 @@ START_TEST(test_end_with_a_call)
     open_session(a, id);
     open_session(b, other);
     /* On the other one's shard. */
-    rig_invoke(b, next_stream(),
-               &(struct rig_call){.function = "delay", .session = id, .kind = ARG_U32, .u32 = 100});
-    usleep(20000);
+    begin_hold(b, id, 1);
     rig_drain(&rig, 10000 * MS);
     rig.drained = true;
-    ck_assert(rig_receive(b, &response));
-    ck_assert_int_eq(response.envelope.code, 0);
-    rig_response_free(&response);
+    do { /* until it has heard of that */
+        code = call(a, other, "nothing");
+    } while (code == 0);
+    ck_assert_int_eq(code, HL_STATUS_UNAVAILABLE);
+    end_hold(b);
     ck_assert(rig_closed(a));
     close(a);
     close(b);
@@ -820,9 +903,7 @@ START_TEST(test_everything_at_once)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < SESSIONS; i++)
         ck_assert_int_eq(close_session(fd, shared[i]), 0);
-    for (int i = 0; i < 100 && rig_counter(fd, next_stream(), "now_sessions") > 0; i++)
-        usleep(10000);
-    ck_assert_uint_eq(rig_counter(fd, next_stream(), "now_sessions"), 0);
+    await_counter(fd, "now_sessions", 0);
     close(fd);
     rig_stop(&rig);
 }
@@ -849,6 +930,7 @@ int main(void)
     tcase_add_test(tc, test_limit);
     tcase_add_test(tc, test_budget);
     tcase_add_test(tc, test_idle);
+    tcase_add_test(tc, test_idle_and_running);
     tcase_add_test(tc, test_front_is_told);
     tcase_add_test(tc, test_long_calls);
     tcase_add_test(tc, test_new_version);
