@@ -39,7 +39,6 @@ static const struct rig_call nothing = {.function = "nothing"};
 START_TEST(test_new_version)
 {
     const struct hl_abi_function other = FAKE_FUNCTION("echo", HL_ABI_BYTES, 1, HL_ABI_BYTES);
-    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 150};
     struct rig_response response;
     uint8_t *elf;
     size_t len;
@@ -48,25 +47,20 @@ START_TEST(test_new_version)
     start();
     fd = rig_connect(&rig);
     ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
-    rig_invoke(fd, 3, &slow);
+    rig_invoke(fd, 3, &(struct rig_call){.function = "hold"});
+    rig_await_held(1);
     elf = fake_elf_with(&other, 1, 2 /* ET_EXEC */, &len);
     rig_add_raw(&rig, "test", &limits, elf, len);
     free(elf);
     rig_invalidate(&rig, "test");
     for (uint32_t stream = 5;; stream += 2) { /* until the switch has arrived */
-        bool slow_done = false;
-        int code;
+        int code = rig_call(fd, stream, &nothing);
 
-        rig_invoke(fd, stream, &nothing);
-        ck_assert(rig_receive(fd, &response));
-        slow_done = response.stream == 3;
-        code = response.envelope.code;
-        rig_response_free(&response);
-        ck_assert_msg(!slow_done, "the switch took over 150 ms");
         if (code == HL_STATUS_NOT_FOUND)
             break; /* the new version has no such function */
         ck_assert_int_eq(code, 0);
     }
+    fake_hold(false);
     ck_assert(rig_receive(fd, &response)); /* finished on the old version */
     ck_assert_uint_eq(response.stream, 3);
     ck_assert_int_eq(response.envelope.code, 0);

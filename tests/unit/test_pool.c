@@ -110,24 +110,31 @@ END_TEST
 /* The second image waits until the first one's call is over. */
 START_TEST(test_budget_waits)
 {
-    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 50};
     struct rig_response response;
-    int fd;
+    uint32_t stream = 1;
+    uint64_t queued;
+    int fd, witness;
 
     settings.max_vms = 1;
     start();
     fd = rig_connect(&rig);
+    witness = rig_connect(&rig);
     ck_assert_int_eq(call_image(fd, 1, "test"), 0);
     ck_assert_int_eq(call_image(fd, 3, "other"), 0);
-    rig_invoke(fd, 5, &slow);
+    queued = rig_counter(witness, stream, "queued");
+    rig_invoke(fd, 5, &(struct rig_call){.function = "hold"});
+    rig_await_held(1);
     rig_invoke(fd, 7, &(struct rig_call){.image = "other", .function = "nothing"});
-    for (uint32_t stream = 5; stream <= 7; stream += 2) {
+    rig_await_counter(witness, &stream, "queued", queued + 1);
+    fake_hold(false);
+    for (uint32_t i = 5; i <= 7; i += 2) {
         ck_assert(rig_receive(fd, &response));
-        ck_assert_uint_eq(response.stream, stream);
+        ck_assert_uint_eq(response.stream, i);
         ck_assert_int_eq(response.envelope.code, 0);
         rig_response_free(&response);
     }
     close(fd);
+    close(witness);
     rig_stop(&rig);
 }
 END_TEST
@@ -336,21 +343,25 @@ END_TEST
 
 START_TEST(test_drain_two_shards)
 {
-    const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 100};
     struct rig_response response;
-    int fds[4];
+    uint32_t stream = 3;
+    int fds[4], code = 0;
 
+    limits.max_instances = 5;
     settings.shards = 2;
     start();
     for (int i = 0; i < 4; i++) {
         fds[i] = rig_connect(&rig);
         ck_assert_int_eq(rig_call(fds[i], 1, &nothing), 0);
-        rig_invoke(fds[i], 3, &slow);
+        rig_invoke(fds[i], 3, &(struct rig_call){.function = "hold"});
     }
-    for (int i = 0; i < 100 && rig_counter(fds[0], 5 + 2 * (uint32_t)i, "calls") < 8; i++)
-        usleep(100);
+    rig_await_held(4);
     rig_drain(&rig, 10000 * MS);
     rig.drained = true;
+    while (code == 0) /* until it has arrived */
+        code = rig_call(fds[0], stream += 2, &nothing);
+    ck_assert_int_eq(code, HL_STATUS_UNAVAILABLE);
+    fake_hold(false);
     for (int i = 0; i < 4; i++) {
         ck_assert(rig_receive(fds[i], &response));
         ck_assert_int_eq(response.envelope.code, 0);
