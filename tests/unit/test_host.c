@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "hv/timer.h"
 #include "proto/buffer.h"
 #include "tests/unit/host_rig.h"
 
@@ -242,10 +243,25 @@ START_TEST(test_bounds)
     host_invoke_counting(client, 1, 20, 0, 0);
     answer_until(client, 1, 5, HL_STATUS_RESOURCE_EXHAUSTED);
     finish();
+}
+END_TEST
+
+/* A second's worth at once; then what the time brings. */
+START_TEST(test_rate)
+{
+    struct host_event event;
+    uint64_t before, most, n = 0;
+
     bounds = (struct hl_host_policy){.rate = 7};
     start_with(counting);
-    host_invoke_counting(client, 1, 20, 0, 0);
-    answer_until(client, 1, 7, HL_STATUS_RESOURCE_EXHAUSTED);
+    before = hv_now_ns();
+    host_invoke_counting(client, 1, 1000, 0, 0);
+    for (event = receive(client); event.id != 0; event = receive(client), n++)
+        host_answer_u32(client, HOST_CLIENT, 1, event.id, 0);
+    most = 7 + 7 * (hv_now_ns() - before) / (1000 * MS) + 1;
+    ck_assert(event.done && event.error == HL_STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_uint_ge(n, 7);
+    ck_assert_uint_le(n, most);
     finish();
 }
 END_TEST
@@ -268,15 +284,23 @@ END_TEST
 
 START_TEST(test_deadline)
 {
-    uint32_t stream = 5;
+    int64_t timeout_ns = 30 * MS;
+    uint32_t stream = 1;
+    struct host_event event;
 
     start_with(counting);
-    host_invoke_counting(client, 1, 1, 30 * MS, 0);
-    receive_call(client);
+    expect_usable(client, stream);
+    do { /* with enough time to get as far as the host call */
+        host_invoke_counting(client, stream += 2, 1, timeout_ns, 0);
+        event = receive(client);
+        timeout_ns *= 2;
+    } while (event.code == HL_STATUS_DEADLINE_EXCEEDED);
+    ck_assert_uint_eq(event.id, 1);
     expect_status(client, HL_STATUS_DEADLINE_EXCEEDED);
-    host_answer_u32(client, HOST_CLIENT, 1, 1, 7); /* late: nobody minds */
-    expect_usable(client, 3);
-    wait_counter(client, &stream, "instances_destroyed", 1);
+    host_answer_u32(client, HOST_CLIENT, stream, 1, 7); /* late: nobody minds */
+    expect_usable(client, stream += 2);
+    while (rig_counter(client, stream += 2, "instances_destroyed") == 0) {
+    }
     finish();
 }
 END_TEST
@@ -466,6 +490,7 @@ int main(void)
     tcase_add_test(tc, test_policy);
     tcase_add_test(tc, test_no_stream);
     tcase_add_test(tc, test_bounds);
+    tcase_add_test(tc, test_rate);
     tcase_add_test(tc, test_depth);
     tcase_add_test(tc, test_deadline);
     tcase_add_test(tc, test_cancel);
