@@ -32,7 +32,7 @@ static void prepare(void)
 {
     rig_settings(&settings);
     limits = rig_limits();
-    settings.slow_sender_ns = 100 * MS;
+    settings.slow_sender_ns = 60000 * MS;
 }
 
 static void start(void)
@@ -300,6 +300,7 @@ START_TEST(test_slow_sender)
 {
     int fd, idle;
 
+    settings.slow_sender_ns = 100 * MS;
     start();
     fd = rig_connect(&rig);
     idle = rig_connect(&rig);
@@ -322,6 +323,7 @@ START_TEST(test_not_reading)
     uint64_t sent = 0;
     int fd;
 
+    settings.slow_sender_ns = 100 * MS;
     start();
     fd = rig_connect(&rig);
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -358,7 +360,6 @@ START_TEST(test_reading_late)
     Hl__V1__PingRequest ping = HL__V1__PING_REQUEST__INIT;
     int fd;
 
-    settings.slow_sender_ns = 10000 * MS;
     start();
     fd = rig_connect(&rig);
     ping.payload.data = data;
