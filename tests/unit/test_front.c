@@ -307,20 +307,25 @@ START_TEST(an_idle_worker_ends_and_no_connection_is_lost)
 }
 END_TEST
 
+/* Or the front is late with either: then the worker was idle, and another round has to show it. */
 START_TEST(a_connection_on_its_way_keeps_the_worker)
 {
+    bool kept = false;
     char pid[32];
     int fd;
 
     config.idle_timeout_ns = 200000000;
     start();
-    fd = dial_and_greet();
-    strcpy(pid, ask(fd, "p"));
-    ck_assert_str_eq(ask(fd, "z"), ""); /* idle, as far as it has told */
-    close(fd);
-    fd = dial_and_greet();
-    ck_assert_str_eq(ask(fd, "p"), pid);
-    close(fd);
+    for (int i = 0; i < 20 && !kept; i++) {
+        fd = dial_and_greet();
+        strcpy(pid, ask(fd, "p"));
+        ck_assert_str_eq(ask(fd, "z"), ""); /* idle, as far as it has told */
+        close(fd);
+        fd = dial_and_greet();
+        kept = strcmp(ask(fd, "p"), pid) == 0;
+        close(fd);
+    }
+    ck_assert(kept);
     ck_assert_int_eq(stop_front(), 0);
 }
 END_TEST
