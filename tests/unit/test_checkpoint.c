@@ -119,7 +119,7 @@ static enum instance_state call(const char *name, const struct hl_value *arg,
 
     ck_assert_msg(instance_begin(inst, (size_t)function, arg, arg ? 1 : 0, &err) == 0, "%s",
                   err.text);
-    state = instance_run(inst, hv_now_ns() + SECOND);
+    state = instance_run(inst, hv_now_ns() + 20 * SECOND);
     if (state == INSTANCE_DONE)
         ck_assert_int_eq(instance_result(inst, result, &err), 0);
     return state;

@@ -390,7 +390,7 @@ START_TEST(system_calls_from_odd_states)
 
     program_load(&hostile, "tests/guests/hostile");
     for (size_t i = 0; i < sizeof(stacks) / sizeof(stacks[0]); i++) {
-        o = CALL_MS(&hostile, "system_call_wild_stack", 500, U64(stacks[i]));
+        o = CALL(&hostile, "system_call_wild_stack", U64(stacks[i]));
         ck_assert_int_ne(o.state, INSTANCE_KICKED);
         still_sound();
     }
@@ -433,11 +433,11 @@ START_TEST(flags_do_not_stay)
     o = CALL0(&hostile, "flags");
     before = o.result.value.u64;
     for (size_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++) {
-        o = CALL_MS(&hostile, "flags_leave", 500, U64(bits[i]));
+        o = CALL(&hostile, "flags_leave", U64(bits[i]));
         ck_assert_int_ne(o.state, INSTANCE_KICKED);
         expect_i64(CALL0(&hostile, "flags"), (int64_t)before);
     }
-    o = CALL_MS(&hostile, "flags_leave", 500, U64(1u << 8)); /* TF */
+    o = CALL(&hostile, "flags_leave", U64(1u << 8)); /* TF */
     ck_assert_int_ne(o.state, INSTANCE_KICKED);
     expect_i64(CALL0(&hostile, "flags"), (int64_t)before);
     program_free(&hostile);

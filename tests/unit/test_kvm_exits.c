@@ -422,16 +422,14 @@ START_TEST(test_kick)
     struct hv_machine *m = BOUND(spin);
     struct hv_exit exit;
     pthread_t thread;
-    uint64_t start = hv_now_ns();
+    uint64_t start;
 
     for (int i = 0; i < 10; i++) {
         ck_assert_int_eq(pthread_create(&thread, NULL, kick_soon, m), 0);
-        ck_assert_int_eq(hv.run(m, start + 5000000000ull, &exit), 0);
+        ck_assert_int_eq(hv.run(m, UINT64_MAX, &exit), 0);
         ck_assert_int_eq(exit.kind, HV_EXIT_KICKED);
         pthread_join(thread, NULL);
     }
-    ck_assert_uint_lt(hv_now_ns(), start + 5000000000ull);
-
     hv.kick(m); /* before the run: it comes back without having got anywhere */
     ck_assert_int_eq(hv.run(m, UINT64_MAX, &exit), 0);
     ck_assert_int_eq(exit.kind, HV_EXIT_KICKED);
@@ -476,7 +474,7 @@ static void *run_elsewhere(void *arg)
 {
     struct hv_exit exit;
 
-    if (hv_thread_init() < 0 || hv.run(arg, hv_now_ns() + 1000000000u, &exit) < 0)
+    if (hv_thread_init() < 0 || hv.run(arg, UINT64_MAX, &exit) < 0)
         return NULL;
     hv_thread_fini();
     return exit.kind == HV_EXIT_HYPERCALL ? arg : NULL;

@@ -135,7 +135,7 @@ START_TEST(test_kick)
     ck_assert_uint_ge(hv_now_ns(), until);
 
     /* Stopped while nobody runs it; a time in the past still gets it somewhere. */
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 2000; i++) {
         status_of(pid_of(m), "State:", state, sizeof(state));
         if (state[0] == 'T')
             break;

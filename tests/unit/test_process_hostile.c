@@ -64,7 +64,7 @@ static size_t count_descendants(pid_t of)
 
 static void wait_for_descendants(size_t want)
 {
-    for (int i = 0; i < 500 && count_descendants(getpid()) != want; i++)
+    for (int i = 0; i < 2000 && count_descendants(getpid()) != want; i++)
         usleep(10000);
     ck_assert_uint_eq(count_descendants(getpid()), want);
 }
