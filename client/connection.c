@@ -248,13 +248,44 @@ static int dispatch_all(struct hl_client *client, size_t *want)
     return 0;
 }
 
-/* Reads and dispatches what is there, until stop (unless NULL) is done. flags: MSG_DONTWAIT, or 0
- * to block for the first bytes. Returns: 0 or what broke the connection. */
-static int receive(struct hl_client *client, const struct pending *stop, int flags)
+/* One wait for p, or for the next host call on the way there. */
+struct wait {
+    const struct pending *p;
+    uint64_t start, window; /* how long it is polled, from start on */
+};
+
+static void wait_begin(struct hl_client *client, struct wait *wait, uint64_t now)
+{
+    wait->start = now;
+    wait->window = spin_window(&client->spin, client->spin_ns, now);
+}
+
+static void wait_end(struct hl_client *client, const struct wait *wait)
+{
+    if (client->spin_ns > 0)
+        spin_learn(&client->spin, client->spin_ns, client_now() - wait->start);
+}
+
+/* A host call is as much what was waited for as a response is: what its callback takes is no
+ * waiting, and then another wait begins. */
+static void serve_events(struct hl_client *client, struct wait *wait)
+{
+    bool waited = wait && client->events;
+
+    if (waited)
+        wait_end(client, wait);
+    host_serve_events(client, wait ? wait->p : NULL);
+    if (waited)
+        wait_begin(client, wait, client_now());
+}
+
+/* Reads and dispatches what is there, until what wait (unless NULL) is for is done. flags:
+ * MSG_DONTWAIT, or 0 to block for the first bytes. Returns: 0 or what broke the connection. */
+static int receive(struct hl_client *client, struct wait *wait, int flags)
 {
     size_t want = READ_SIZE;
 
-    for (unsigned int i = 0; i < READS_AT_ONCE && !(stop && stop->done); i++) {
+    for (unsigned int i = 0; i < READS_AT_ONCE && !(wait && wait->p->done); i++) {
         uint8_t *room = buffer_reserve(&client->in, want);
         ssize_t n;
         int r;
@@ -277,7 +308,7 @@ static int receive(struct hl_client *client, const struct pending *stop, int fla
         r = dispatch_all(client, &want);
         if (r < 0)
             return r;
-        host_serve_events(client, stop);
+        serve_events(client, wait);
         flags = MSG_DONTWAIT;
     }
     return 0;
@@ -299,31 +330,32 @@ static int sleep_until_ready(struct hl_client *client, uint64_t now, uint64_t de
 
 int client_wait(struct hl_client *client, const struct pending *p, uint64_t deadline_ns)
 {
-    uint64_t start = client_now(), now = start, then;
-    uint64_t window = spin_window(&client->spin, client->spin_ns, start);
+    uint64_t now = client_now(), then;
+    struct wait wait = {.p = p};
     int flags = MSG_DONTWAIT;
     int r;
 
+    wait_begin(client, &wait, now);
     for (;;) {
         client_flush(client);
         /* With nothing to send and no end to the wait, recv itself does the waiting. */
-        if (now - start >= window) {
+        if (now - wait.start >= wait.window) {
             if (deadline_ns == UINT64_MAX && client->out.len == 0)
                 flags = 0;
             else if ((r = sleep_until_ready(client, now, deadline_ns)) < 0)
                 return r;
         }
-        receive(client, p, flags);
+        receive(client, &wait, flags);
         if (p->done)
             break;
         flags = MSG_DONTWAIT;
         then = now;
         now = client_now();
-        if (now - start < window && !spin_look(&client->spin, then, now))
-            window = 0;
+        if (then >= wait.start && now - wait.start < wait.window &&
+            !spin_look(&client->spin, then, now))
+            wait.window = 0;
     }
-    if (client->spin_ns > 0)
-        spin_learn(&client->spin, client->spin_ns, client_now() - start);
+    wait_end(client, &wait);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
@@ -272,6 +273,50 @@ START_TEST(disconnect_drops_them)
 }
 END_TEST
 
+/* --- waiting --------------------------------------------------------------------------------- */
+
+#define SPIN_NS 20000000u
+
+static void slow_script(struct fake_server *server)
+{
+    struct got got;
+    char answer[64];
+
+    fake_read(server, &got);
+    send_call(server, got.stream, 1, 0);
+    ck_assert_int_gt(recv(server->fd, answer, sizeof(answer), 0), 0);
+    send_done(server, got.stream);
+    drain(server);
+}
+
+static void on_slow_call(void *opaque, struct hl_host_call *call)
+{
+    const struct timespec ts = {.tv_nsec = 8L * SPIN_NS};
+
+    (void)opaque;
+    (void)call;
+    nanosleep(&ts, NULL);
+}
+
+/* Whether polling pays is a matter of how long each host call is waited for, not of how long the
+ * callbacks or the whole call take. */
+START_TEST(callbacks_are_no_waiting)
+{
+    static const struct hl_host functions[] = {{"h", NULL, on_slow_call, NULL}};
+    struct fake_server server = {0};
+    struct hl_client *client;
+    struct hl_result result;
+
+    fake_start(&server, slow_script, &client);
+    hl_client_set_spin(client, SPIN_NS);
+    ck_assert_int_eq(hl_client_invoke_with_host(client, &simple_call, functions, 1, &result, NULL),
+                     0);
+    ck_assert_uint_gt(client->spin.average_ns, 0);
+    ck_assert_uint_lt(client->spin.average_ns, SPIN_NS / 2);
+    fake_stop(&server, client);
+}
+END_TEST
+
 /* --- offers ---------------------------------------------------------------------------------- */
 
 static void refused_script(struct fake_server *server)
@@ -336,6 +381,7 @@ int main(void)
     tcase_add_loop_test(tc, broken_host_calls, 0, 3);
     tcase_add_loop_test(tc, call_ends_first, 0, 2);
     tcase_add_test(tc, disconnect_drops_them);
+    tcase_add_test(tc, callbacks_are_no_waiting);
     tcase_add_test(tc, offers_that_end);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
