@@ -19,6 +19,7 @@ SIZES = (64, 4096, 65536, 1 << 20)
 CONNECTIONS = (1, 2, 8, 50)
 SHARES = (25, 50, 75, 90)
 ECHO = "call:bench:echo:bytes="
+HOST_CALLS = 100  # of one call
 
 
 def kinds(measured):
@@ -48,6 +49,20 @@ def latency(bench, daemon):
                       / run["ping"]["latency"]["p50"])  # the middle one is shown
             rows.append({"bytes": size, "polls": polls, "runs": runs})
     return rows
+
+
+def host_call(bench, daemon):
+    """Host calls that the calling client answers, beside their floors, each timed by itself from
+    one to the next; the client polling as libhlclient does, and never."""
+    daemon.add(bench.program("tests/bench/guest"), "outward", memory="128M", io_size="2M",
+               deadline="60s", allow="echo(bytes) -> bytes @client", host_rate=1000000)
+    count, found = bench.sizes["calls"], {"calls": HOST_CALLS}
+    for how, spin in (("polls", {}), ("asleep", {"spin": 0})):
+        found[how] = [kinds(daemon.load("turns", "ping:64", "host:outward:outward:bytes=64",
+                                        "entry", count=count, warmup=max(count // 10, 10), **spin,
+                                        round=HOST_CALLS))
+                      for _ in range(bench.sizes["repeats"])]
+    return found
 
 
 def codec(bench, _):
@@ -260,6 +275,7 @@ def hypervisor(bench, _):
 # Name, function, whether it shares the run's daemon. The order is that of running.
 CASES = (
     ("latency", latency, True),
+    ("host_call", host_call, True),
     ("codec", codec, False),
     ("closed", closed, True),
     ("open", open_loop, True),

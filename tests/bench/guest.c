@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the benchmark calls: an echo, a loop that lasts, and writes to memory, few and many. The
- * loop goes by the processor's time stamp counter, which a guest reads without leaving; how fast
- * it counts was found out before the snapshot.
+ * What the benchmark calls: an echo, echoes by a host function, a loop that lasts, and writes to
+ * memory, few and many. The loop goes by the processor's time stamp counter, which a guest reads
+ * without leaving; how fast it counts was found out before the snapshot.
  */
 #include <hlguest.h>
 
@@ -13,7 +13,9 @@
 #define PAGE  4096u
 #define PAGES ((64u << 20) / PAGE)
 
-enum { FAIL_TOO_MANY = 1 };
+enum { FAIL_TOO_MANY = 1, FAIL_OUTWARD, FAIL_ANSWER };
+
+HL_HOST_FUNCTION(bytes, echo_outside, "echo", (bytes, data));
 
 static uint64_t ticks_per_ms;
 static char memory[PAGES][PAGE] __attribute__((aligned(4096)));
@@ -41,6 +43,22 @@ HL_INIT(set_up);
 HL_FUNCTION(bytes, echo, (bytes, data))
 {
     return data;
+}
+
+/* So many host calls in a row, each of which gets back what it sent. */
+HL_FUNCTION(void, outward, (u32, count), (bytes, data))
+{
+    size_t mark = hl_result_room();
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct hl_bytes answer;
+
+        if (echo_outside(&answer, data) != 0)
+            hl_fail(FAIL_OUTWARD, "host call %u of %u failed", i + 1, count);
+        if (answer.len != data.len || memcmp(answer.data, data.data, data.len) != 0)
+            hl_fail(FAIL_ANSWER, "host call %u of %u got another answer", i + 1, count);
+        hl_result_release(mark);
+    }
 }
 
 HL_FUNCTION(void, nothing)

@@ -4,9 +4,11 @@
 
 /*
  * The load generator's parts. A kind is what is asked for over and over: an echo without a VM
- * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:file=PATH") or the hypervisor's bare
- * entry and exit ("entry"). Several kinds in one run are taken in turns, so that whatever else the
- * machine does hits all of them alike.
+ * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:file=PATH"), a host call that this
+ * client answers with what it was given ("host:IMAGE:FUNCTION:bytes=64", of a function that takes
+ * how many host calls to make before those arguments) or the hypervisor's bare entry and exit
+ * ("entry"). Several kinds in one run are taken in turns, so that whatever else the machine does
+ * hits all of them alike.
  */
 
 #include "tests/bench/support.h"
@@ -19,6 +21,7 @@
 enum kind_type {
     KIND_PING,
     KIND_CALL,
+    KIND_HOST,
     KIND_ENTRY,
 };
 
@@ -32,6 +35,7 @@ struct kind {
     bool skipped; /* this backend has no such thing */
     /* what was measured */
     struct samples latency, run, queue, total;
+    struct samples each;    /* of host calls: a whole call's time by how many it made */
     struct samples windows; /* requests a second, one sample a window */
     uint64_t requests, errors, ns, own_cpu, server_cpu;
     char first_error[512];
@@ -55,6 +59,8 @@ struct load {
 void kind_parse(struct kind *kind, const char *spec);
 /* One request, waited for. keep: whether it counts. */
 void kind_run(struct kind *kind, struct hl_client *client, bool keep);
+/* n host calls, of one call. */
+void kind_host_calls(struct kind *kind, struct hl_client *client, uint64_t n, bool keep);
 /* n bare entries and exits. */
 void kind_entries(struct kind *kind, struct hl_client *client, uint64_t n, bool keep);
 /* Starts one; cb as of hl_client_submit. */

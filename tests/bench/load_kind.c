@@ -14,6 +14,7 @@
 
 #define MAX_PAYLOAD (64u << 20)
 #define MAX_ENTRIES 10000u
+#define HOST_NAME   "echo"
 
 static struct hl_value take_bytes(size_t len)
 {
@@ -50,12 +51,13 @@ static void parse_call(struct kind *kind, char *text)
 {
     char *word, *rest = text;
 
-    kind->type = KIND_CALL;
     kind->call.args = kind->args;
+    if (kind->type == KIND_HOST)
+        kind->args[kind->call.nargs++] = (struct hl_value){.type = HL_TYPE_U32};
     kind->call.image = strsep(&rest, ":");
     kind->call.function = rest ? strsep(&rest, ":") : NULL;
     if (!kind->call.function)
-        bench_die("'%s' is not call:IMAGE:FUNCTION", kind->spec);
+        bench_die("'%s' has no IMAGE:FUNCTION", kind->spec);
     while (rest && (word = strsep(&rest, ":"))) {
         if (kind->call.nargs == KIND_ARGS)
             bench_die("'%s': at most %u arguments", kind->spec, KIND_ARGS);
@@ -85,14 +87,15 @@ void kind_parse(struct kind *kind, const char *spec)
     } else if (strncmp(spec, "ping:", 5) == 0) {
         kind->type = KIND_PING;
         make_payload(kind, bench_number("ping", spec + 5, MAX_PAYLOAD));
-    } else if (strncmp(spec, "call:", 5) == 0) {
+    } else if (strncmp(spec, "call:", 5) == 0 || strncmp(spec, "host:", 5) == 0) {
         char *copy = strdup(spec + 5);
 
         if (!copy)
             bench_die("out of memory");
+        kind->type = spec[0] == 'c' ? KIND_CALL : KIND_HOST;
         parse_call(kind, copy);
     } else {
-        bench_die("'%s' is no ping:, call: or entry", spec);
+        bench_die("'%s' is no ping:, call:, host: or entry", spec);
     }
 }
 
@@ -154,6 +157,45 @@ void kind_run(struct kind *kind, struct hl_client *client, bool keep)
         kind_note(kind, end - start, r, &result, &err);
 }
 
+struct host_calls {
+    struct kind *kind;
+    uint64_t last; /* when the one before came */
+    bool keep;
+};
+
+/* From one to the next is a round trip: this answer to the daemon, into the guest, the guest's next
+ * host call out and to here. */
+static void on_host_call(void *opaque, struct hl_host_call *call)
+{
+    struct host_calls *calls = opaque;
+    uint64_t now = bench_now();
+
+    if (calls->keep && calls->last > 0)
+        kind_note(calls->kind, now - calls->last, 0, NULL, NULL);
+    calls->last = now;
+    if (hl_host_return(call, call->nargs > 0 ? &call->args[0] : NULL) < 0)
+        bench_die("%s: a host call could not be answered", calls->kind->spec);
+}
+
+void kind_host_calls(struct kind *kind, struct hl_client *client, uint64_t n, bool keep)
+{
+    struct host_calls calls = {.kind = kind, .keep = keep};
+    const struct hl_host function = {.name = HOST_NAME, .cb = on_host_call, .opaque = &calls};
+    struct hl_result result = {.code = 0};
+    struct hl_client_error err;
+    uint64_t start = bench_now();
+    int r;
+
+    kind->args[0].u32 = (uint32_t)n + 1; /* the first one ends no round trip */
+    r = hl_client_invoke_with_host(client, &kind->call, &function, 1, &result, &err);
+    if (r != 0)
+        bench_die("%s: %s", kind->spec, r < 0 ? err.text : (const char *)result.value.bytes.data);
+    if (!keep)
+        return;
+    samples_add(&kind->each, (bench_now() - start) / (n + 1));
+    samples_add(&kind->run, result.accounting.run_ns / (n + 1));
+}
+
 static int submit_ping(struct kind *kind, struct hl_client *client, hl_done_cb cb, void *opaque,
                        struct hl_client_error *err)
 {
@@ -174,6 +216,8 @@ int kind_submit(struct kind *kind, struct hl_client *client, hl_done_cb cb, void
 {
     if (kind->type == KIND_PING)
         return submit_ping(kind, client, cb, opaque, err);
+    if (kind->type != KIND_CALL)
+        bench_die("%s: only in turns", kind->spec);
     return hl_client_submit(client, &kind->call, cb, opaque, NULL, err);
 }
 
@@ -210,6 +254,10 @@ json_t *kind_json(struct kind *kind)
         json_object_set_new(object, "queue", samples_json(&kind->queue));
         json_object_set_new(object, "total", samples_json(&kind->total));
     }
+    if (kind->type == KIND_HOST) {
+        json_object_set_new(object, "each", samples_json(&kind->each));
+        json_object_set_new(object, "run", samples_json(&kind->run));
+    }
     if (kind->windows.count > 0)
         json_object_set_new(object, "per_second", samples_json(&kind->windows));
     if (kind->ns > 0 && kind->requests > 0) {
@@ -227,14 +275,14 @@ void kind_fini(struct kind *kind)
         if (kind->args[i].type == HL_TYPE_BYTES)
             free((void *)kind->args[i].bytes.data);
     }
-    if (kind->type == KIND_CALL)
-        free((char *)kind->call.image); /* what the spec was split in */
+    free((char *)kind->call.image); /* what the spec was split in */
     free(kind->payload);
     samples_fini(&kind->latency);
     samples_fini(&kind->run);
     samples_fini(&kind->queue);
     samples_fini(&kind->total);
     samples_fini(&kind->windows);
+    samples_fini(&kind->each);
 }
 
 struct hl_client *load_connect(const struct load *load)

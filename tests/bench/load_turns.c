@@ -17,6 +17,10 @@ static void one_round(struct load *load, struct hl_client *client, struct hl_cli
             kind_entries(kind, other, n, keep);
             continue;
         }
+        if (kind->type == KIND_HOST) {
+            kind_host_calls(kind, client, n, keep);
+            continue;
+        }
         for (uint64_t i = 0; i < n; i++)
             kind_run(kind, client, keep);
     }

@@ -4,6 +4,7 @@
 import re
 
 from cases import kinds
+from targets import middle_run, Unmeasured
 
 MIB = 1 << 20
 
@@ -98,6 +99,26 @@ def latency(rows):
             + table(["", "n", *HEAD], lines)
             + f"Of a 64 B call, the daemon's own account: in the guest and its exits p50 "
             f"{us(first['run']['p50'])} µs, from read to reply {us(first['total']['p50'])} µs.\n\n")
+
+
+def host_call(found):
+    lines = []
+    for how, label in (("polls", ""), ("asleep", ", client never polls")):
+        try:
+            run = middle_run(found[how], "host")
+        except Unmeasured:  # no entry to compare with
+            run = found[how][0]
+        for kind, what in (("ping", "echo, no VM"), ("host", "host call"), ("entry", "bare entry")):
+            if not run[kind].get("skipped"):
+                lines.append([what + label, run[kind]["latency"]["n"],
+                              *spread(run[kind]["latency"])])
+        if how == "polls":
+            each, inside = run["host"]["each"]["p50"], run["host"]["run"]["p50"]
+    return (f"64 B, one connection, µs as the client sees it that makes the call and answers its "
+            f"host calls: from one host call to the next, {found['calls']} and one in each call.\n\n"
+            + table(["", "n", *HEAD], lines)
+            + f"A whole call's time by how many host calls it made: p50 {us(each)} µs, of which in "
+            f"the guest and its exits {us(inside)} µs.\n\n")
 
 
 def codec(rows):
@@ -281,6 +302,7 @@ def work(found):
 
 SECTIONS = (
     ("latency", "Warm calls and their floors", latency, ("latency_by_size.svg",)),
+    ("host_call", "Host calls and their floors", host_call, ()),
     ("codec", "Protobuf and frames alone", codec, ()),
     ("closed", "Closed loop", closed, ("closed_loop.svg",)),
     ("open", "Open loop", open_loop, ("open_loop.svg",)),

@@ -29,28 +29,43 @@ def p50(samples, what):
     return samples["p50"]
 
 
-def warm_echo_of(run, figure="p50"):
-    """A run's call, echo and entry."""
+def with_floors(run, kind, figure="p50"):
+    """A run's kind of request, echo and entry."""
     entry = run["entry"]
     if entry.get("skipped"):
         raise Unmeasured(entry["skipped"])
-    return [run[name]["latency"][figure] for name in ("call", "ping", "entry")]
+    return [run[name]["latency"][figure] for name in (kind, "ping", "entry")]
+
+
+def over_floors(run, kind, figure="p50"):
+    time, ping, entry = with_floors(run, kind, figure)
+    return time / (ping + entry)
+
+
+def middle_run(runs, kind):
+    """The run whose ratio is the median one."""
+    return sorted(runs, key=lambda run: over_floors(run, kind))[len(runs) // 2]
 
 
 def warm_echo(results):
     rows = case(results, "latency")
     usual, asleep = [next(row for row in rows if row["bytes"] == 64 and row["polls"] == polls)
                      for polls in (True, False)]
+    return beside_floors(usual["runs"], asleep["runs"], "call", "call")
 
-    def ratio(run, figure="p50"):
-        call, ping, entry = warm_echo_of(run, figure)
-        return call / (ping + entry)
-    run = sorted(usual["runs"], key=ratio)[len(usual["runs"]) // 2]
-    call, ping, entry = warm_echo_of(run)
-    note = (f"of least times {ratio(run, 'min'):.2f}; with a client that never "
-            f"polls {statistics.median(map(ratio, asleep['runs'])):.2f}")
-    return ratio(run), [("call p50", call, "ns"), ("echo p50", ping, "ns"),
-                        ("bare entry p50", entry, "ns")], note
+
+def host_call(results):
+    found = case(results, "host_call")
+    return beside_floors(found["polls"], found["asleep"], "host", "host call")
+
+
+def beside_floors(usual, asleep, kind, name):
+    run = middle_run(usual, kind)
+    time, ping, entry = with_floors(run, kind)
+    note = (f"of least times {over_floors(run, kind, 'min'):.2f}; with a client that never "
+            f"polls {statistics.median(over_floors(other, kind) for other in asleep):.2f}")
+    return over_floors(run, kind), [(f"{name} p50", time, "ns"), ("echo p50", ping, "ns"),
+                                    ("bare entry p50", entry, "ns")], note
 
 
 def middle(pairs):
@@ -154,6 +169,8 @@ def gunzip(results):
 TARGETS = (
     ("warm_echo", "warm echo 64 B p50 / (no-VM echo p50 + bare entry-exit p50), 1 connection",
      warm_echo, 1.3, "most"),
+    ("host_call", "host call answered by the caller p50 / (no-VM echo p50 + bare entry-exit p50)",
+     host_call, 1.3, "most"),
     ("calls_per_second", "calls/s with full reset / no-VM echo calls/s, 50 connections",
      calls_per_second, 0.5, "least"),
     ("reset_10_pages", "reset at 10 dirty pages / bare entry-exit", reset_10_pages, 0.15, "most"),
