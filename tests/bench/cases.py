@@ -57,11 +57,11 @@ def host_call(bench, daemon):
     daemon.add(bench.program("tests/bench/guest"), "outward", memory="128M", io_size="2M",
                deadline="60s", allow="echo(bytes) -> bytes @client", host_rate=1000000)
     count, found = bench.sizes["calls"], {"calls": HOST_CALLS}
-    for how, spin in (("polls", {}), ("asleep", {"spin": 0})):
+    for how, spin, repeats in (("polls", {}, bench.sizes["repeats"]), ("asleep", {"spin": 0}, 1)):
         found[how] = [kinds(daemon.load("turns", "ping:64", "host:outward:outward:bytes=64",
                                         "entry", count=count, warmup=max(count // 10, 10), **spin,
                                         round=HOST_CALLS))
-                      for _ in range(bench.sizes["repeats"])]
+                      for _ in range(repeats)]
     return found
 
 

@@ -71,12 +71,12 @@ START_TEST(functions_and_symbols)
     int add;
 
     ck_assert_msg(image_new(&img, file, file_len, &err) == 0, "%s", err.text);
-    ck_assert_uint_eq(image_function_count(img), 30);
+    ck_assert_uint_eq(image_function_count(img), 32);
     add = image_find_function(img, "add", 3);
     ck_assert_int_eq(add, 2);
     ck_assert_int_eq(image_find_function(img, "ad", 2), -ENOENT);
     ck_assert_int_eq(image_find_function(img, "", 0), -ENOENT);
-    ck_assert_ptr_null(image_function(img, 30));
+    ck_assert_ptr_null(image_function(img, 32));
     hl_signature_format(text, sizeof(text), image_function(img, 2)->name,
                         &image_function(img, 2)->sig);
     ck_assert_str_eq(text, "add(i32, i32) -> i32");
