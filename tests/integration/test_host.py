@@ -124,10 +124,19 @@ class HostTest(harness.DaemonTest):
         self.assertEqual(client.ping(b"here"), b"here")
         self.assert_all_returned()
 
+    def ask_with_little_time(self, client):
+        """Of a call that gets as far as its host call: its stream, and the host call."""
+        for deadline in (0.1, 0.5, 3, 20):
+            stream = client.invoke_with_host("hostdemo", "sum", ("u32", 1), deadline=deadline)
+            try:
+                return stream, stream.receive()["call"]
+            except wire.StatusError as error:
+                self.assertEqual(error.name, "DEADLINE_EXCEEDED")
+        self.fail("no call got to its host call in time")
+
     def test_deadline_and_cancel_while_it_waits(self):
         client = self.connect()
-        stream = client.invoke_with_host("hostdemo", "sum", ("u32", 1), deadline=0.1)
-        call = stream.receive()["call"]
+        stream, call = self.ask_with_little_time(client)
         self.assert_status("DEADLINE_EXCEEDED", stream.receive)
         client.send(wire.frame(wire.HL.encode(stream.sends, {"answer": {"id": call["id"]}}),
                                stream.id, wire.DATA))  # late: thrown away
@@ -214,7 +223,7 @@ class HostTest(harness.DaemonTest):
 
     def test_bounds(self):
         client = self.connect()
-        self.add(client, "slow", "hostdemo", {"functions": [COUNT], "rate": 10})
+        self.add(client, "slow", "hostdemo", {"functions": [COUNT], "rate": 1})
         result = client.invoke_with_host("slow", "sum", ("u32", 50)).serve({"count": triple})
         self.assertEqual(result["code"], STATUS["RESOURCE_EXHAUSTED"])
         self.add(client, "few", "hostdemo", {"functions": [COUNT], "max_calls": 4})
@@ -291,8 +300,9 @@ class HostTest(harness.DaemonTest):
         self.assert_all_returned()
 
     def test_provider_hangs(self):
-        client, offer = self.connect(), self.offer(timeout_ns=100_000_000, max_queue=2)
-        streams = [client.start_invoke("hostdemo", "ask", "shout", b"x") for _ in range(3)]
+        client, offer = self.connect(), self.offer(timeout_ns=2_000_000_000, max_queue=2)
+        streams = [client.start_invoke("hostdemo", "ask", "shout", b"x", deadline=60)
+                   for _ in range(3)]
         codes = sorted(wire.outcome(client.finish_invoke(stream))["code"] for stream in streams)
         self.assertEqual(codes, [STATUS["DEADLINE_EXCEEDED"]] * 2 + [STATUS["RESOURCE_EXHAUSTED"]])
         for _ in range(2):

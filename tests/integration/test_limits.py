@@ -18,20 +18,20 @@ class Limits(harness.DaemonTest):
     images = ("echo", "adder", "hostile", "lua")
 
     def test_endless_loop_with_a_deadline_of_10_ms(self):
-        """The median answer is printed. Bounded only so far as no load of the machine explains."""
+        """What a call costs in time is printed, and nothing asserted but the order of things."""
         times = []
         with self.connect() as connection:
             connection.invoke("echo", "echo", b"warm")
             for _ in range(LOOP_ROUNDS):
                 begun = time.monotonic()
-                self.assert_status("DEADLINE_EXCEEDED", connection.invoke, "hostile", "loop",
-                                   deadline=0.010)
+                error = self.assert_status("DEADLINE_EXCEEDED", connection.invoke, "hostile",
+                                           "loop", deadline=0.010)
+                self.assertIn("deadline of 10.000 ms", error.message)
                 times.append(time.monotonic() - begun)
         median = statistics.median(times) * 1000
         print(f"\nendless loop, deadline 10 ms, {self.daemon.backend}: answered after "
               f"{median:.2f} ms at the median of {LOOP_ROUNDS}, {max(times) * 1000:.2f} ms at most")
         self.assertGreaterEqual(min(times), 0.0095, "answered before the deadline")
-        self.assertLess(median, 150 if harness.SANITIZED else 50)
 
     def test_deadline_of_the_image(self):
         with self.connect() as connection:
@@ -41,13 +41,32 @@ class Limits(harness.DaemonTest):
     def test_deadline_counts_in_the_queue(self):
         """Both instances are taken: a third call with a short deadline ends in the queue."""
         with self.connect() as busy, self.connect() as late:
-            streams = [busy.start_invoke("hostile", "loop", deadline=1.5) for _ in range(2)]
+            streams = self.start_loops(busy, 2)
             self.wait_stats("hostile", "running", 2)
-            begun = time.monotonic()
-            self.assert_status("DEADLINE_EXCEEDED", late.invoke, "hostile", "loop", deadline=0.05)
-            self.assertLess(time.monotonic() - begun, 1.4)
-            for stream in streams:
-                self.assert_status("DEADLINE_EXCEEDED", busy.finish_invoke, stream)
+            error = self.assert_status("DEADLINE_EXCEEDED", late.invoke, "hostile", "loop",
+                                       deadline=0.05)
+            self.assertIn("passed while the call waited", error.message)
+            self.assertEqual(self.image_stats("hostile")["running"], 2)
+            self.assertEqual(self.stop_loops(busy, streams), ["CANCELLED"] * 2)
+
+    def start_loops(self, connection, count):
+        """Calls that end when they are told to, and not before."""
+        return [connection.start_invoke("hostile", "loop", deadline=300, call_id=i + 1)
+                for i in range(count)]
+
+    def stop_loops(self, connection, streams):
+        """Stops the first of them, as many as there are streams. Returns: how each ended."""
+        for i in range(len(streams)):
+            connection.call("Cancel", {"call_id": i + 1})
+        return self.ends(connection, streams)
+
+    def ends(self, connection, streams):
+        names = []
+        for stream in streams:
+            with self.assertRaises(wire.StatusError) as caught:
+                connection.finish_invoke(stream)
+            names.append(caught.exception.name)
+        return names
 
     def wait_stats(self, image, key, count):
         harness.wait_until(lambda: (self.image_stats(image) or {}).get(key) == count,
@@ -56,18 +75,13 @@ class Limits(harness.DaemonTest):
     def test_queue_is_bounded(self):
         """Two run, four wait, the rest is refused at once; nobody else is affected."""
         with self.connect() as busy, self.connect() as other:
-            streams = [busy.start_invoke("hostile", "loop", deadline=2) for _ in range(12)]
-            begun = time.monotonic()
+            streams = self.start_loops(busy, 12)
+            self.wait_stats("hostile", "queued", 4)
             for _ in range(20):
                 self.assertEqual(other.invoke("echo", "echo", b"free"), b"free")
-            self.assertLess(time.monotonic() - begun, 1.9)
-            names = []
-            for stream in streams:
-                with self.assertRaises(wire.StatusError) as caught:
-                    busy.finish_invoke(stream)
-                names.append(caught.exception.name)
-            self.assertEqual(names.count("RESOURCE_EXHAUSTED"), 6, names)
-            self.assertEqual(names.count("DEADLINE_EXCEEDED"), 6, names)
+            self.assertEqual(self.image_stats("hostile")["running"], 2)
+            self.assertEqual(self.ends(busy, streams[6:]), ["RESOURCE_EXHAUSTED"] * 6)
+            self.assertEqual(self.stop_loops(busy, streams[:6]), ["CANCELLED"] * 6)
 
     def test_memory_limit(self):
         """malloc fails inside the guest, which says so itself; a smaller image fails sooner."""
