@@ -210,31 +210,27 @@ tests_unit_test_mailbox_LDADD = libengine.la $(CHECK_LIBS)
 
 ENGINE_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
 ENGINE_TEST_LIBS = libengine.la libhvfake.la libhv.la $(CHECK_LIBS)
+ENGINE_RIG = \
+	tests/unit/engine_rig.c \
+	tests/unit/engine_rig.h \
+	tests/unit/engine_tests.c \
+	tests/unit/engine_tests.h
 
 check_PROGRAMS += tests/unit/test_engine
 TESTS += tests/unit/test_engine
-tests_unit_test_engine_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_engine.c
+tests_unit_test_engine_SOURCES = $(ENGINE_RIG) tests/unit/test_engine.c
 tests_unit_test_engine_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_engine_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_images
 TESTS += tests/unit/test_images
-tests_unit_test_images_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_images.c
+tests_unit_test_images_SOURCES = $(ENGINE_RIG) tests/unit/test_images.c
 tests_unit_test_images_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_images_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_conn
 TESTS += tests/unit/test_conn
-tests_unit_test_conn_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_conn.c
+tests_unit_test_conn_SOURCES = $(ENGINE_RIG) tests/unit/test_conn.c
 tests_unit_test_conn_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_conn_LDADD = $(ENGINE_TEST_LIBS)
 
@@ -258,36 +254,25 @@ tests_unit_test_bulk_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_pool
 TESTS += tests/unit/test_pool
-tests_unit_test_pool_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_pool.c
+tests_unit_test_pool_SOURCES = $(ENGINE_RIG) tests/unit/test_pool.c
 tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_session
 TESTS += tests/unit/test_session
-tests_unit_test_session_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_session.c
+tests_unit_test_session_SOURCES = $(ENGINE_RIG) tests/unit/test_session.c
 tests_unit_test_session_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_session_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_run
 TESTS += tests/unit/test_run
-tests_unit_test_run_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_run.c
+tests_unit_test_run_SOURCES = $(ENGINE_RIG) tests/unit/test_run.c
 tests_unit_test_run_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_run_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_host
 TESTS += tests/unit/test_host
-tests_unit_test_host_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
+tests_unit_test_host_SOURCES = $(ENGINE_RIG) \
 	tests/unit/host_rig.c \
 	tests/unit/host_rig.h \
 	tests/unit/test_host.c
@@ -296,9 +281,7 @@ tests_unit_test_host_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_offer
 TESTS += tests/unit/test_offer
-tests_unit_test_offer_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
+tests_unit_test_offer_SOURCES = $(ENGINE_RIG) \
 	tests/unit/host_rig.c \
 	tests/unit/host_rig.h \
 	tests/unit/test_offer.c

@@ -18,27 +18,19 @@
 #include "daemon/conn.h"
 #include "proto/frame.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
 static int witness;
 static uint32_t witness_stream;
 
-static const struct rig_call nothing = {.function = "nothing"};
-
 static void prepare(void)
 {
-    rig_settings(&settings);
-    limits = rig_limits();
     settings.slow_sender_ns = 60000 * MS;
 }
 
-static void start(void)
+static void begin(void)
 {
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
+    start();
     witness = rig_connect(&rig);
     witness_stream = 1;
     ck_assert_int_eq(rig_call(witness, witness_stream, &nothing), 0);
@@ -107,7 +99,7 @@ START_TEST(test_malformed)
 {
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     send_malformed(fd, _i);
     ck_assert(rig_closed(fd));
@@ -119,7 +111,7 @@ END_TEST
 
 START_TEST(test_random)
 {
-    start();
+    begin();
     srand(11);
     for (int i = 0; i < 50; i++) {
         int fd = rig_connect(&rig);
@@ -147,7 +139,7 @@ START_TEST(test_refused)
     Hl__V1__PingRequest ping = HL__V1__PING_REQUEST__INIT;
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     send_frame(fd, 3, 1, FRAME_REQUEST, 0, "\xff\xff\xff", 3);
     ck_assert_int_eq(receive_code(fd, 1), HL_STATUS_INVALID_ARGUMENT);
@@ -196,7 +188,7 @@ START_TEST(test_amplification)
     unknown->len = n - 1;
     carrier.base.unknown_fields = unknown;
     carrier.base.n_unknown_fields = 1;
-    start();
+    begin();
     fd = rig_connect(&rig);
     rig_request(fd, 1, "hl.v1.Functions", "Invoke", 0, &carrier.base);
     ck_assert_int_eq(receive_code(fd, 1), HL_STATUS_INVALID_ARGUMENT);
@@ -216,7 +208,7 @@ START_TEST(test_byte_by_byte)
     struct buffer buf = {0};
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     ck_assert_int_eq(envelope_encode_request(&buf, 1, "hl.v1.Daemon", "Ping", 0, &ping.base), 0);
     for (size_t i = 0; i < buf.len; i++)
@@ -236,7 +228,7 @@ START_TEST(test_pipelined)
     struct buffer buf = {0};
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     for (uint32_t i = 0; i < COUNT; i++)
         ck_assert_int_eq(
@@ -257,7 +249,7 @@ START_TEST(test_ended_with_more_to_serve)
     uint8_t frames[2 * FRAME_HEADER_SIZE];
 
     settings.quantum_ns = 100;
-    start();
+    begin();
     frame_encode_header(frames, &header);
     header.type = FRAME_REQUEST;
     frame_encode_header(frames + FRAME_HEADER_SIZE, &header);
@@ -279,7 +271,7 @@ START_TEST(test_large_frames)
     uint8_t *data = calloc(1, 4 << 20);
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     for (uint32_t i = 0; i < 5; i++) {
         Hl__V1__PingRequest ping = HL__V1__PING_REQUEST__INIT;
@@ -301,7 +293,7 @@ START_TEST(test_slow_sender)
     int fd, idle;
 
     settings.slow_sender_ns = 100 * MS;
-    start();
+    begin();
     fd = rig_connect(&rig);
     idle = rig_connect(&rig);
     send_frame(fd, 1000, 1, FRAME_REQUEST, 0, "only this", 9);
@@ -324,7 +316,7 @@ START_TEST(test_not_reading)
     int fd;
 
     settings.slow_sender_ns = 100 * MS;
-    start();
+    begin();
     fd = rig_connect(&rig);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     ping.payload.data = data;
@@ -360,7 +352,7 @@ START_TEST(test_reading_late)
     Hl__V1__PingRequest ping = HL__V1__PING_REQUEST__INIT;
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     ping.payload.data = data;
     ping.payload.len = 200000;
@@ -384,7 +376,7 @@ START_TEST(test_half_close)
     const struct rig_call slow = {.function = "delay", .kind = ARG_U32, .u32 = 100};
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     rig_invoke(fd, 1, &slow);
     shutdown(fd, SHUT_WR);
@@ -400,7 +392,7 @@ START_TEST(test_half_close_then_gone)
     const struct rig_call spin = {.function = "spin"};
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     rig_invoke(fd, 1, &spin);
     shutdown(fd, SHUT_WR);
@@ -417,7 +409,7 @@ START_TEST(test_half_close_idle)
 {
     int fd;
 
-    start();
+    begin();
     fd = rig_connect(&rig);
     ck_assert_int_eq(rig_call(fd, 1, &nothing), 0);
     shutdown(fd, SHUT_WR);
@@ -439,7 +431,7 @@ START_TEST(test_max_connections)
     int fds[3];
 
     settings.max_connections = 3; /* the witness is one */
-    start();
+    begin();
     for (int i = 0; i < 3; i++)
         fds[i] = rig_connect(&rig);
     ck_assert_int_eq(rig_call(fds[0], 1, &nothing), 0);
@@ -460,7 +452,7 @@ START_TEST(test_unanswered)
     unsigned int refused = 0;
     int fd;
 
-    start();
+    begin();
     atomic_store(&rig.silent, true);
     fd = rig_connect(&rig);
     for (uint32_t i = 0; i < COUNT; i++)
@@ -497,7 +489,7 @@ START_TEST(test_idle)
 {
     int fds[5];
 
-    start();
+    begin();
     for (int i = 0; i < 5; i++)
         fds[i] = rig_connect(&rig);
     for (int i = 0; i < 5; i++)
@@ -511,12 +503,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("conn");
-    TCase *tc = tcase_create("conn");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("conn");
 
-    tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_loop_test(tc, test_malformed, 0, 5);
     tcase_add_test(tc, test_random);
@@ -535,9 +523,5 @@ int main(void)
     tcase_add_test(tc, test_max_connections);
     tcase_add_test(tc, test_unanswered);
     tcase_add_test(tc, test_idle);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "conn");
 }

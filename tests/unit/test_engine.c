@@ -21,25 +21,8 @@
 #include "proto/service.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
-
-static void prepare(void)
-{
-    rig_settings(&settings);
-    limits = rig_limits();
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
-}
-
-static const struct rig_call nothing = {.function = "nothing"};
 static const struct rig_call spin = {.function = "spin", .call_id = 7};
 
 /* --- results -------------------------------------------------------------------------------- */
@@ -702,13 +685,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("engine");
-    TCase *tc = tcase_create("engine");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("engine");
 
-    tcase_set_timeout(tc, 120);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_program_budget);
     tcase_add_test(tc, test_programs_make_room);
     tcase_add_test(tc, test_many_unknown_names);
@@ -735,9 +713,5 @@ int main(void)
     tcase_add_test(tc, test_drain_limit);
     tcase_add_test(tc, test_front_gone);
     tcase_add_test(tc, test_states);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "engine");
 }

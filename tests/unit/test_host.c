@@ -6,18 +6,15 @@
 #include "config.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "hv/timer.h"
 #include "proto/buffer.h"
+#include "tests/unit/engine_tests.h"
 #include "tests/unit/host_rig.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
 static struct hl_host_policy bounds;
 static int client;
 
@@ -33,8 +30,6 @@ static void start_with(const char *const *functions)
 
 static void prepare(void)
 {
-    rig_settings(&settings);
-    limits = rig_limits();
     bounds = (struct hl_host_policy){0};
 }
 
@@ -80,8 +75,6 @@ static void expect_status(int fd, int status)
 
 static void expect_usable(int fd, uint32_t stream)
 {
-    const struct rig_call nothing = {.function = "nothing"};
-
     ck_assert_int_eq(rig_call(fd, stream, &nothing), 0);
 }
 
@@ -268,8 +261,6 @@ END_TEST
 
 START_TEST(test_depth)
 {
-    const struct rig_call nothing = {.function = "nothing"};
-
     bounds.depth = 2;
     start_with(counting);
     host_invoke(client, 1, &nothing, 2);
@@ -476,13 +467,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("host");
-    TCase *tc = tcase_create("client");
-    SRunner *runner;
-    int failed;
+    TCase *tc = tests_begin("host");
 
     tcase_add_checked_fixture(tc, prepare, NULL);
-    tcase_set_timeout(tc, 60);
     tcase_add_test(tc, test_client_answers);
     tcase_add_test(tc, test_several_at_once);
     tcase_add_test(tc, test_first_message_as_data);
@@ -501,10 +488,5 @@ int main(void)
     tcase_add_test(tc, test_wrong_answers);
     tcase_add_test(tc, test_malformed);
     tcase_add_test(tc, test_long_runs);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "host");
 }

@@ -14,25 +14,7 @@
 
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
-
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
-
-static void prepare(void)
-{
-    rig_settings(&settings);
-    limits = rig_limits();
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
-}
-
-static const struct rig_call nothing = {.function = "nothing"};
+#include "tests/unit/engine_tests.h"
 
 /* --- versions ------------------------------------------------------------------------------- */
 
@@ -387,13 +369,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("images");
-    TCase *tc = tcase_create("images");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("images");
 
-    tcase_set_timeout(tc, 120);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_new_version);
     tcase_add_test(tc, test_broken_image);
     tcase_add_test(tc, test_damaged_image);
@@ -405,9 +382,5 @@ int main(void)
     tcase_add_test(tc, test_unregister);
     tcase_add_test(tc, test_register_refused);
     tcase_add_test(tc, test_inspect);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "images");
 }

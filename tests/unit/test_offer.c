@@ -4,26 +4,21 @@
 #include "config.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/unit/engine_tests.h"
 #include "tests/unit/host_rig.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
 static int client, provider;
 
-static void start(unsigned int shards, uint32_t max_queue, uint64_t timeout_ns)
+static void begin(unsigned int shards, uint32_t max_queue, uint64_t timeout_ns)
 {
     static const char *const functions[] = {"count(u32) -> u32 @service", NULL};
     struct host_event event;
 
-    rig_settings(&settings);
     settings.shards = shards;
-    limits = rig_limits();
     limits.max_instances = 8;
     rig_start(&rig, &settings, 0);
     rig_add(&rig, "test", &limits);
@@ -77,7 +72,7 @@ static void expect_sum(uint64_t sum)
 /* With one shard, and with the two connections on two. */
 START_TEST(test_provider_answers)
 {
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     host_invoke_counting(client, 1, 20, 0, 0);
     for (uint32_t i = 0; i < 20; i++) {
         struct host_event event = receive_call(provider);
@@ -92,7 +87,7 @@ END_TEST
 
 START_TEST(test_provider_gone)
 {
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     for (uint32_t i = 0; i < 3; i++)
         host_invoke_counting(client, 1 + 2 * i, 1, 0, 0);
     for (uint32_t i = 0; i < 3; i++)
@@ -116,7 +111,7 @@ START_TEST(test_offer_withdrawn)
 {
     struct host_event event;
 
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     host_invoke_counting(client, 1, 1, 0, 0);
     receive_call(provider);
     host_close_stream(provider, 1);
@@ -133,7 +128,7 @@ START_TEST(test_timeout)
     uint32_t stream = 1;
     uint64_t late;
 
-    start((unsigned int)_i, 0, 200 * MS);
+    begin((unsigned int)_i, 0, 200 * MS);
     host_invoke_counting(client, 1, 2, 0, 0);
     late = receive_call(provider).id;
     expect_error(client, HL_STATUS_DEADLINE_EXCEEDED);
@@ -153,7 +148,7 @@ START_TEST(test_client_gone)
 {
     uint64_t ids[3];
 
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     for (uint32_t i = 0; i < 3; i++)
         host_invoke_counting(client, 1 + 2 * i, 1, 0, 0);
     for (uint32_t i = 0; i < 3; i++)
@@ -173,7 +168,7 @@ START_TEST(test_queue)
 {
     uint64_t ids[2];
 
-    start((unsigned int)_i, 2, 0);
+    begin((unsigned int)_i, 2, 0);
     host_invoke_counting(client, 1, 1, 0, 0);
     ids[0] = receive_call(provider).id;
     host_invoke_counting(client, 3, 1, 0, 0);
@@ -192,7 +187,7 @@ START_TEST(test_wrong_answers)
 {
     struct host_event event;
 
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     host_invoke_counting(client, 1, 1, 0, 0);
     host_answer_text(provider, HOST_PROVIDER, 1, receive_call(provider).id, "one");
     expect_error(client, HL_STATUS_INTERNAL);
@@ -207,7 +202,7 @@ END_TEST
 
 START_TEST(test_bad_offers)
 {
-    start(1, 0, 0);
+    begin(1, 0, 0);
     host_offer(provider, 3, "", 0, 0);
     ck_assert_int_eq(receive(provider).code, HL_STATUS_INVALID_ARGUMENT);
     host_offer(provider, 5, "count", 1000000, 0);
@@ -223,7 +218,7 @@ START_TEST(test_drain)
 {
     struct host_event end;
 
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     host_invoke_counting(client, 1, 1, 0, 0);
     receive_call(provider);
     host_offer(provider, 3, "count", 0, 0);
@@ -241,7 +236,7 @@ START_TEST(test_drain_waits)
 {
     uint64_t id;
 
-    start((unsigned int)_i, 0, 0);
+    begin((unsigned int)_i, 0, 0);
     host_invoke_counting(client, 1, 3, 0, 0);
     id = receive_call(provider).id;
     rig_drain(&rig, 10000 * MS);
@@ -259,12 +254,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("offer");
-    TCase *tc = tcase_create("provider");
-    SRunner *runner;
-    int failed;
+    TCase *tc = tests_begin("offer");
 
-    tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, test_provider_answers, 1, 4);
     tcase_add_loop_test(tc, test_provider_gone, 1, 4);
     tcase_add_loop_test(tc, test_offer_withdrawn, 1, 4);
@@ -275,10 +266,5 @@ int main(void)
     tcase_add_test(tc, test_bad_offers);
     tcase_add_loop_test(tc, test_drain, 1, 4);
     tcase_add_loop_test(tc, test_drain_waits, 1, 4);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "offer");
 }

@@ -8,30 +8,10 @@
 #include <check.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
-
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
-
-static const struct rig_call nothing = {.function = "nothing"};
-
-static void prepare(void)
-{
-    rig_settings(&settings);
-    limits = rig_limits();
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
-    rig_add(&rig, "other", &limits);
-}
+#include "tests/unit/engine_tests.h"
 
 static int call_image(int fd, uint32_t stream, const char *image)
 {
@@ -392,13 +372,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("pool");
-    TCase *tc = tcase_create("pool");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("pool");
 
-    tcase_set_timeout(tc, 180);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_least_recently_used);
     tcase_add_loop_test(tc, test_machines_go_round, 0, 2);
     tcase_add_test(tc, test_budget_waits);
@@ -414,9 +389,5 @@ int main(void)
     tcase_add_test(tc, test_idle_instance_moves);
     tcase_add_test(tc, test_drain_two_shards);
     tcase_add_loop_test(tc, test_drain_early, 0, 2);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "pool");
 }

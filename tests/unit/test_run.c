@@ -7,7 +7,6 @@
 
 #include <check.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -17,27 +16,10 @@
 #include "hv/timer.h"
 #include "proto/buffer.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
-
-static const struct rig_call nothing = {.function = "nothing"};
 static const struct rig_call spin = {.function = "spin", .call_id = 7};
 static const struct rig_call hold = {.function = "hold"};
-
-static void prepare(void)
-{
-    rig_settings(&settings);
-    limits = rig_limits();
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
-}
 
 /* Several whole requests in one write. */
 static void send_together(int fd, uint32_t first, unsigned int count, const char *function,
@@ -575,13 +557,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("run");
-    TCase *tc = tcase_create("run");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("run");
 
-    tcase_set_timeout(tc, 120);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_turns_of_ready);
     tcase_add_test(tc, test_rounds);
     tcase_add_test(tc, test_one_write);
@@ -596,9 +573,5 @@ int main(void)
     tcase_add_test(tc, test_help_gone_wrong);
     tcase_add_test(tc, test_polls);
     tcase_add_test(tc, test_does_not_poll);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "run");
 }

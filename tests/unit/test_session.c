@@ -10,31 +10,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "hv/timer.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
-static uint32_t stream;
-
-static void prepare(void)
-{
-    rig_settings(&settings);
-    limits = rig_limits();
-    stream = 1;
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
-}
+static uint32_t stream = 1;
 
 static uint32_t next_stream(void)
 {
@@ -911,13 +894,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("session");
-    TCase *tc = tcase_create("session");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("session");
 
-    tcase_set_timeout(tc, 120);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_state_stays);
     tcase_add_test(tc, test_ids);
     tcase_add_test(tc, test_checkpoints);
@@ -937,9 +915,5 @@ int main(void)
     tcase_add_test(tc, test_end_with_a_call);
     tcase_add_test(tc, test_end_at_the_limit);
     tcase_add_test(tc, test_everything_at_once);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "session");
 }
