@@ -258,11 +258,21 @@ tests_unit_test_pool_SOURCES = $(ENGINE_RIG) tests/unit/test_pool.c
 tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
 
+SESSION_RIG = $(ENGINE_RIG) \
+	tests/unit/session_rig.c \
+	tests/unit/session_rig.h
+
 check_PROGRAMS += tests/unit/test_session
 TESTS += tests/unit/test_session
-tests_unit_test_session_SOURCES = $(ENGINE_RIG) tests/unit/test_session.c
+tests_unit_test_session_SOURCES = $(SESSION_RIG) tests/unit/test_session.c
 tests_unit_test_session_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_session_LDADD = $(ENGINE_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/test_session_turns
+TESTS += tests/unit/test_session_turns
+tests_unit_test_session_turns_SOURCES = $(SESSION_RIG) tests/unit/test_session_turns.c
+tests_unit_test_session_turns_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_session_turns_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_run
 TESTS += tests/unit/test_run
