@@ -78,6 +78,7 @@ FRONT_TESTS = \
 	tests/unit/test_front_images \
 	tests/unit/test_kv_store \
 	tests/unit/test_registry \
+	tests/unit/test_registry_snapshot \
 	tests/unit/test_registry_state
 check_PROGRAMS += $(FRONT_TESTS)
 TESTS += $(FRONT_TESTS)
@@ -99,10 +100,16 @@ tests_unit_test_front_images_LDADD = libfront.la $(CHECK_LIBS)
 tests_unit_test_kv_store_SOURCES = tests/unit/test_kv_store.c
 tests_unit_test_kv_store_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_kv_store_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_registry_SOURCES = tests/unit/test_registry.c
+REGISTRY_RIG = \
+	tests/unit/registry_rig.c \
+	tests/unit/registry_rig.h
+tests_unit_test_registry_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry.c
 tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_registry_state_SOURCES = tests/unit/test_registry_state.c
+tests_unit_test_registry_snapshot_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry_snapshot.c
+tests_unit_test_registry_snapshot_CFLAGS = $(FRONT_TEST_CFLAGS)
+tests_unit_test_registry_snapshot_LDADD = libfront.la $(CHECK_LIBS)
+tests_unit_test_registry_state_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry_state.c
 tests_unit_test_registry_state_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_state_LDADD = libfront.la $(CHECK_LIBS)
 

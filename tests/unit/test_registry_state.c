@@ -5,7 +5,6 @@
  */
 #include "config.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,76 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "daemon/registry.h"
-
-static char dir[64];
-static struct registry *registry;
-static unsigned int operations, fail_at;
-static const struct registry_quota plenty = {.max_images = 100, .max_disk = 1 << 20};
-
-static bool failing(void)
-{
-    return ++operations == fail_at;
-}
-
-static int failing_open(int at, const char *name, int flags, mode_t mode)
-{
-    return failing() ? -EIO : registry_io_system.open(at, name, flags, mode);
-}
-
-static ssize_t failing_write(int fd, const void *data, size_t len)
-{
-    return failing() ? -EIO : registry_io_system.write(fd, data, len);
-}
-
-static int failing_fsync(int fd)
-{
-    return failing() ? -EIO : registry_io_system.fsync(fd);
-}
-
-static int failing_rename(int at, const char *from, const char *to, unsigned int flags)
-{
-    return failing() ? -EIO : registry_io_system.rename(at, from, to, flags);
-}
-
-static const struct registry_io *io(void)
-{
-    static struct registry_io failing_io;
-
-    failing_io = registry_io_system;
-    failing_io.open = failing_open;
-    failing_io.write = failing_write;
-    failing_io.fsync = failing_fsync;
-    failing_io.rename = failing_rename;
-    return &failing_io;
-}
-
-static void reopen(void)
-{
-    struct hl_error err = HL_ERROR_INIT;
-
-    registry_free(registry);
-    registry = NULL;
-    ck_assert_msg(registry_open(&registry, dir, io(), &err) == 0, "%s", err.text);
-}
-
-static void set_up(void)
-{
-    strcpy(dir, "/tmp/hld-registry-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    operations = fail_at = 0;
-    reopen();
-}
-
-static void tear_down(void)
-{
-    char command[128];
-
-    registry_free(registry);
-    registry = NULL;
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    ck_assert_int_eq(system(command), 0);
-}
+#include "tests/unit/registry_rig.h"
 
 static void fill(struct manifest_file *file, const char *content)
 {
@@ -109,7 +39,8 @@ static struct manifest manifest(const char *name, const char *root, const char *
     return m;
 }
 
-static int put_as(const struct manifest *m, const char *content, const struct registry_quota *quota)
+static int put_state_as(const struct manifest *m, const char *content,
+                        const struct registry_quota *quota)
 {
     _cleanup_close_ int fd = memfd_create("files", MFD_CLOEXEC);
     struct registry_change *change;
@@ -124,22 +55,13 @@ static int put_as(const struct manifest *m, const char *content, const struct re
     return registry_change_end(change, NULL, &err);
 }
 
-static int put(const char *name, const char *root, const char *pages)
+static int put_state(const char *name, const char *root, const char *pages)
 {
     const struct manifest m = manifest(name, root, pages);
     char content[256];
 
     snprintf(content, sizeof(content), "program%s%s", root, pages);
-    return put_as(&m, content, &plenty);
-}
-
-static void drop(const char *name)
-{
-    struct registry_change *change;
-
-    ck_assert_int_eq(registry_change_drop(&change, registry, name, 1, NULL), 0);
-    registry_change_run(change);
-    ck_assert_int_eq(registry_change_end(change, NULL, NULL), 0);
+    return put_state_as(&m, content, &plenty);
 }
 
 static int files(void)
@@ -181,51 +103,51 @@ static int part(const char *name, enum manifest_part which, const char *content)
 
 START_TEST(files_come_and_go_with_their_names)
 {
-    ck_assert_int_eq(put("a", "root", "pages of a"), 0);
-    ck_assert_int_eq(put("b", "root", "pages of b"), 0);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(put_state("b", "root", "pages of b"), 0);
     ck_assert_int_eq(files(), 4);
     for (int i = 0; i < 2; i++) {
         ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
         ck_assert_int_eq(part("a", PART_STATE, "pages of a"), 0);
         ck_assert_int_eq(part("b", PART_STATE, "pages of b"), 0);
-        reopen();
+        reopen(&failing_io);
         ck_assert_int_eq(files(), 4);
     }
-    ck_assert_int_eq(put("a", "root", "newer pages"), 0);
+    ck_assert_int_eq(put_state("a", "root", "newer pages"), 0);
     ck_assert_int_eq(files(), 4);
     ck_assert_int_eq(part("a", PART_STATE, "newer pages"), 0);
-    drop("b");
+    ck_assert_int_eq(drop("b", 1), 0);
     ck_assert_int_eq(files(), 3);
     ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
-    drop("a");
+    ck_assert_int_eq(drop("a", 1), 0);
     ck_assert_int_eq(files(), 0);
 }
 END_TEST
 
 START_TEST(every_operation_fails_once)
 {
-    ck_assert_int_eq(put("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
     for (unsigned int at = 1;; at++) {
         int r, before;
 
         if (at > 1)
-            reopen();
+            reopen(&failing_io);
         before = files();
         operations = 0;
         fail_at = at;
-        r = put("b", "root", "pages of b");
+        r = put_state("b", "root", "pages of b");
         fail_at = 0;
         ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
         ck_assert_int_eq(part("a", PART_STATE, "pages of a"), 0);
         if (r == 0 && operations < at)
             break;    /* there are no more */
         if (r == 0) { /* what failed was cleaning up */
-            drop("b");
+            ck_assert_int_eq(drop("b", 1), 0);
             continue;
         }
         ck_assert_int_eq(files(), before);
         ck_assert_int_eq(part("b", PART_ROOT, "root"), -ENOENT);
-        reopen();
+        reopen(&failing_io);
         ck_assert_int_eq(files(), before);
         ck_assert_uint_lt(at, 100);
     }
@@ -238,13 +160,13 @@ START_TEST(digests_are_checked)
 {
     struct manifest m = manifest("b", "root", "pages of b");
 
-    ck_assert_int_eq(put("a", "root", "pages of a"), 0);
-    ck_assert_int_eq(put_as(&m, "programrootpages of x", &plenty), -EINVAL);
-    ck_assert_int_eq(put_as(&m, "programrxxtpages of b", &plenty), -EINVAL);
-    ck_assert_int_eq(put_as(&m, "pxxgramrootpages of b", &plenty), -EINVAL);
-    ck_assert_int_eq(put_as(&m, "programroot", &plenty), -EINVAL);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(put_state_as(&m, "programrootpages of x", &plenty), -EINVAL);
+    ck_assert_int_eq(put_state_as(&m, "programrxxtpages of b", &plenty), -EINVAL);
+    ck_assert_int_eq(put_state_as(&m, "pxxgramrootpages of b", &plenty), -EINVAL);
+    ck_assert_int_eq(put_state_as(&m, "programroot", &plenty), -EINVAL);
     ck_assert_int_eq(files(), 3);
-    ck_assert_int_eq(put_as(&m, "programrootpages of b", &plenty), 0);
+    ck_assert_int_eq(put_state_as(&m, "programrootpages of b", &plenty), 0);
 }
 END_TEST
 
@@ -254,7 +176,7 @@ START_TEST(a_damaged_part)
     char hex[REGISTRY_HEX_SIZE], path[256];
     int fd;
 
-    ck_assert_int_eq(put("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
     ck_assert_int_eq(registry_find(registry, "a", 1, &entry, NULL), 0);
     registry_hex(hex, entry.manifest.parts[PART_STATE].sha256);
     snprintf(path, sizeof(path), "%s/images/%s", dir, hex);
@@ -266,9 +188,9 @@ START_TEST(a_damaged_part)
     ck_assert_int_eq(unlink(path), 0);
     ck_assert_int_eq(part("a", PART_STATE, ""), -EBADMSG);
     ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
-    reopen();
+    reopen(&failing_io);
     ck_assert_int_eq(part("a", PART_STATE, ""), -EBADMSG);
-    ck_assert_int_eq(put("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
     ck_assert_int_eq(part("a", PART_STATE, "pages of a"), 0);
 }
 END_TEST
@@ -282,22 +204,22 @@ START_TEST(a_root_counts_once)
     for (int i = 0; i < 3; i++) {
         const struct manifest m = manifest(names[i], "root", "pages");
 
-        ck_assert_int_eq(put_as(&m, "programrootpages", &quota), 0);
+        ck_assert_int_eq(put_state_as(&m, "programrootpages", &quota), 0);
     }
     for (int i = 0; i < 3; i++) {
         const struct manifest m = manifest(names[i], "root", "pagesX");
 
-        ck_assert_int_eq(put_as(&m, "programrootpagesX", &quota), -EDQUOT);
+        ck_assert_int_eq(put_state_as(&m, "programrootpagesX", &quota), -EDQUOT);
         quota.max_disk++;
-        ck_assert_int_eq(put_as(&m, "programrootpagesX", &quota), 0);
+        ck_assert_int_eq(put_state_as(&m, "programrootpagesX", &quota), 0);
     }
     for (int i = 0; i < 2; i++) {
         const struct manifest m = manifest(names[i], i ? "r" : "other", "pagesX");
 
         if (i == 0)
-            ck_assert_int_eq(put_as(&m, "programotherpagesX", &quota), -EDQUOT);
+            ck_assert_int_eq(put_state_as(&m, "programotherpagesX", &quota), -EDQUOT);
         quota.max_disk += i ? 1 : 5;
-        ck_assert_int_eq(put_as(&m, i ? "programrpagesX" : "programotherpagesX", &quota), 0);
+        ck_assert_int_eq(put_state_as(&m, i ? "programrpagesX" : "programotherpagesX", &quota), 0);
     }
 }
 END_TEST
@@ -327,23 +249,13 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("registry state");
     TCase *tc = tcase_create("registry state");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
-    if (sodium_init() < 0)
-        return EXIT_FAILURE;
-    tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, files_come_and_go_with_their_names);
     tcase_add_test(tc, every_operation_fails_once);
     tcase_add_test(tc, digests_are_checked);
     tcase_add_test(tc, a_damaged_part);
     tcase_add_test(tc, a_root_counts_once);
     tcase_add_test(tc, manifests);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return registry_tests_run(tc, "registry state");
 }
