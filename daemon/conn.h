@@ -104,9 +104,10 @@ struct request {
 };
 
 /* A reply owed by something that finishes later, maybe on another thread; conn becomes NULL when
- * the connection is gone. */
+ * the connection is gone. Its shard is not quiet until it is dropped. */
 struct ticket {
     struct list link;
+    struct shard *shard;
     struct conn *conn;
     uint32_t stream;
 };

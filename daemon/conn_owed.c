@@ -40,6 +40,8 @@ bool ticket_take(struct ticket *ticket, const struct request *request)
                          "%u requests of this connection are not answered yet", conn->ntickets);
         return false;
     }
+    ticket->shard = conn->shard;
+    ticket->shard->works++;
     ticket->conn = conn;
     ticket->stream = request->stream;
     list_push_back(&conn->tickets, &ticket->link);
@@ -52,9 +54,11 @@ void ticket_drop(struct ticket *ticket)
     struct conn *conn = ticket->conn;
 
     ticket->conn = NULL;
-    if (!conn)
-        return;
-    list_remove(&ticket->link);
-    conn->ntickets--;
-    conn_check_done(conn);
+    if (conn) {
+        list_remove(&ticket->link);
+        conn->ntickets--;
+        conn_check_done(conn);
+    }
+    ticket->shard->works--;
+    shard_check_quiet(ticket->shard);
 }

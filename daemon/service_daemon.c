@@ -131,17 +131,15 @@ static void send_stats(struct stats_job *job)
 static void on_programs(struct mail *mail, void *owner)
 {
     struct stats_job *job = LIST_ENTRY(mail, struct stats_job, mail);
-    struct shard *shard = owner;
 
+    (void)owner;
     if (job->ticket.conn)
         send_stats(job);
-    ticket_drop(&job->ticket);
     for (size_t i = 0; i < job->count; i++)
         program_unref(job->programs[i]);
     free(job->programs);
+    ticket_drop(&job->ticket);
     free(job);
-    shard->works--;
-    shard_check_quiet(shard);
 }
 
 static void on_list_programs(struct mail *mail, void *owner)
@@ -167,7 +165,6 @@ static void serve_stats(const struct request *request)
         return;
     }
     job->shard = request->conn->shard;
-    job->shard->works++;
     mailbox_post(&job->shard->engine->shards[0].mailbox, &job->mail, on_list_programs);
 }
 
@@ -197,7 +194,6 @@ static void measure(uv_work_t *work)
 static void on_measured(uv_work_t *work, int status)
 {
     struct measure_job *job = work->data;
-    struct shard *shard = job->shard;
     Hl__V1__MeasureEntryResponse response = HL__V1__MEASURE_ENTRY_RESPONSE__INIT;
 
     if (job->ticket.conn && (status < 0 || job->result < 0)) {
@@ -208,12 +204,10 @@ static void on_measured(uv_work_t *work, int status)
         response.n_ns = job->rounds;
         conn_send_message(job->ticket.conn, job->ticket.stream, &response.base);
     }
-    ticket_drop(&job->ticket);
     charge_release(&job->vm);
     free(job->ns);
+    ticket_drop(&job->ticket);
     free(job);
-    shard->works--;
-    shard_check_quiet(shard);
 }
 
 static void start_measuring(const struct request *request, unsigned int rounds)
@@ -240,7 +234,6 @@ static void start_measuring(const struct request *request, unsigned int rounds)
     job->rounds = rounds;
     job->ns = ns;
     job->work.data = job;
-    shard->works++;
     uv_queue_work(&shard->loop, &job->work, measure, on_measured);
 }
 

@@ -63,7 +63,6 @@ static struct job *job_new(const struct request *request)
         return NULL;
     }
     job->shard = request->conn->shard;
-    job->shard->works++;
     job->load.fd = job->load.snapshot_fd = -1;
     job->control.shard = job->shard;
     job->control.fd = job->control.snapshot_fd = -1;
@@ -73,15 +72,11 @@ static struct job *job_new(const struct request *request)
 
 static void job_end(struct job *job)
 {
-    struct shard *shard = job->shard;
-
-    ticket_drop(&job->ticket);
     hl_cleanup_closep(&job->load.fd);
     charge_release(&job->upload_charge);
     program_unref(job->program);
+    ticket_drop(&job->ticket);
     free(job);
-    shard->works--;
-    shard_check_quiet(shard);
 }
 
 static void job_fail(struct job *job, enum hl_status status, const char *text)

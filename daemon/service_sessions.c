@@ -85,14 +85,10 @@ static void send_done(struct session_use *use)
 
 static void on_done(struct session_use *use)
 {
-    struct shard *shard = use->from;
-
     if (use->ticket.conn)
         send_done(use);
     ticket_drop(&use->ticket);
     free(use);
-    shard->works--;
-    shard_check_quiet(shard);
 }
 
 /* Returns: NULL where it is answered already. */
@@ -124,7 +120,6 @@ static struct session_use *use_new(const struct request *request, const char *id
     use->done = on_done;
     use->err = (struct hl_error)HL_ERROR_INIT;
     memcpy(use->id, id, SESSION_ID_LENGTH + 1);
-    shard->works++;
     return use;
 }
 
@@ -244,15 +239,13 @@ static void send_list(struct list_job *job)
 static void on_listed(struct mail *mail, void *owner)
 {
     struct list_job *job = LIST_ENTRY(mail, struct list_job, mail);
-    struct shard *shard = owner;
 
+    (void)owner;
     if (job->ticket.conn)
         send_list(job);
-    ticket_drop(&job->ticket);
     free(job->infos);
+    ticket_drop(&job->ticket);
     free(job);
-    shard->works--;
-    shard_check_quiet(shard);
 }
 
 static void on_list(struct mail *mail, void *owner)
@@ -283,7 +276,6 @@ static void serve_list(const struct request *request)
         return;
     }
     job->from = request->conn->shard;
-    job->from->works++;
     job->shards_left = engine->nshards - 1;
     mailbox_post(&engine->shards[job->shards_left].mailbox, &job->mail, on_list);
 }
