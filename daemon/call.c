@@ -5,8 +5,7 @@
  * that read it. One that is past its quantum goes on on a long-run thread (run.h) as soon as the
  * shard has something else to do, and after some quanta in any case; a function whose calls keep
  * taking that long is started there. Only a call that has to wait keeps a copy of its request, and
- * only one that waits or is away is known to the deadline timer. The structs themselves are used
- * again and again.
+ * only one that waits or is away is known to the deadline timer.
  */
 #include "config.h"
 
@@ -14,13 +13,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "daemon/answer.h"
 #include "daemon/bulk.h"
 #include "daemon/call_stream.h"
 #include "daemon/conn.h"
@@ -30,8 +26,6 @@
 #include "daemon/run.h"
 #include "daemon/shard.h"
 #include "hv/timer.h"
-
-#define SPARE_MOST 256u
 
 /* Quanta that a call may take on a shard with nothing else to do: where it ends within them, the
  * two wake-ups of another thread are saved. */
@@ -60,209 +54,6 @@ void call_move(struct call *call, enum call_state to)
 {
     assert(call_may(call->state, to));
     call->state = to;
-}
-
-static struct call *call_alloc(struct shard *shard)
-{
-    struct list *l = list_pop_front(&shard->spare_calls);
-    struct call *call;
-
-    if (!l)
-        return calloc(1, sizeof(*call));
-    shard->nspare--;
-    call = LIST_ENTRY(l, struct call, link);
-    *call = (struct call){0};
-    return call;
-}
-
-static void call_release(struct call *call)
-{
-    struct shard *shard = call->shard;
-
-    if (shard->nspare >= SPARE_MOST) {
-        free(call);
-        return;
-    }
-    list_push_front(&shard->spare_calls, &call->link);
-    shard->nspare++;
-}
-
-void calls_drop_spare(struct shard *shard)
-{
-    struct list *l;
-
-    while ((l = list_pop_front(&shard->spare_calls)))
-        free(LIST_ENTRY(l, struct call, link));
-}
-
-/* The end of every call. Its instance was dealt with, the answer is sent. */
-static void call_end(struct call *call)
-{
-    struct shard *shard = call->shard;
-    struct conn *conn = call->conn;
-    struct pool *pool = call->pool;
-    bool waited = call->state == CALL_WAITING;
-
-    if (waited)
-        call_leave_queue(call);
-    if (call->state == CALL_PARKED)
-        host_leave(call);
-    call_stream_free(HL_STEAL(call->host));
-    deadlines_remove(&shard->deadlines, &call->deadline);
-    call_move(call, CALL_OVER);
-    call_drop_request(call);
-    bulk_free(HL_STEAL(call->bulk));
-    list_remove(&call->conn_link);
-    call_release(call);
-    shard->calls--;
-    if (pool && waited)
-        pool_check_unused(pool);
-    conn_check_done(conn);
-    shard_check_quiet(shard);
-}
-
-static void count_error(struct call *call, enum counter stat)
-{
-    call_blame(call, stat);
-    stats_add(&call->shard->stats, stat, 1);
-    if (call->pool && call->pool->program)
-        atomic_fetch_add_explicit(&call->pool->program->errors, 1, memory_order_relaxed);
-}
-
-/* The connection may be closed by whatever is sent on it now, and then abandons its calls: this one
- * is no longer among them. */
-static void detach(struct call *call)
-{
-    list_remove(&call->conn_link);
-}
-
-/* Its instance, if it has one, is in the middle of the call: here, or with another thread. */
-static void drop_instance(struct pooled *p, bool away)
-{
-    if (p && away)
-        run_abandon(p);
-    else if (p)
-        pool_destroy(p);
-}
-
-void call_end_with(struct call *call, enum counter stat, enum hl_status status, const char *text)
-{
-    struct pooled *p = call->pooled;
-    bool away = call->state == CALL_AWAY;
-
-    detach(call);
-    count_error(call, stat);
-    conn_send_status(call->conn, call->stream, status, "%s", text);
-    conn_push(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-    drop_instance(p, away);
-}
-
-void call_end_message(struct call *call, const ProtobufCMessage *message)
-{
-    detach(call);
-    stats_add(&call->shard->stats, STAT_OK, 1);
-    conn_send_message(call->conn, call->stream, message);
-    conn_push(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-}
-
-void call_end_deadline(struct call *call)
-{
-    struct hl_error err;
-
-    answer_deadline_text(&err, call, hv_now_ns());
-    call_end_with(call, STAT_DEADLINES, HL_STATUS_DEADLINE_EXCEEDED, err.text);
-}
-
-void call_end_error(struct call *call, int code, const struct hl_error *err)
-{
-    call_end_with(call, STAT_OTHER_ERRORS, hl_status_from_errno(code),
-                  err->text[0] ? err->text : strerror(-code));
-}
-
-/* --- running -------------------------------------------------------------------------------- */
-
-static void count_exits(struct call *call)
-{
-    const struct instance_counters *counters = instance_counters(call->pooled->inst);
-    struct stats *stats = &call->shard->stats;
-
-    stats_add(stats, STAT_EXITS, counters->exits);
-    stats_add(stats, STAT_SYSCALLS, counters->syscalls);
-    stats_add(stats, STAT_UNKNOWN_SYSCALLS, counters->unknown_syscalls);
-    stats_add(stats, STAT_LOG_LINES, counters->log_lines);
-    stats_add(stats, STAT_HOST_CALLS, counters->host_calls);
-    stats_add(stats, STAT_HOST_DENIED, call->pooled->host_denied);
-}
-
-static void end_failure(struct call *call, const struct instance_failure *failure, uint64_t now)
-{
-    struct pooled *p = call->pooled;
-
-    detach(call);
-    count_exits(call);
-    count_error(call, STAT_FAULTS);
-    answer_failure(call, failure, now);
-    conn_push(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-    pool_destroy(p);
-}
-
-/* The function returned, and what it did cannot be told. Its instance is as good as any. */
-static void end_refused(struct call *call, int code, const struct hl_error *err)
-{
-    struct pooled *p = call->pooled;
-
-    detach(call);
-    count_exits(call);
-    stats_add(&call->shard->stats, STAT_OTHER_ERRORS, 1);
-    conn_send_status(call->conn, call->stream,
-                     code == -EMSGSIZE ? HL_STATUS_RESOURCE_EXHAUSTED
-                                       : HL_STATUS_FAILED_PRECONDITION,
-                     "%s", err->text);
-    conn_push(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-    pool_give_back(p);
-}
-
-static void call_done(struct call *call, uint64_t now)
-{
-    struct instance_result result = {0};
-    Hl__V1__Descriptor into;
-    struct pooled *p = call->pooled;
-    struct hl_error err = HL_ERROR_INIT;
-    int r = instance_result(p->inst, &result, &err);
-
-    if (r == 0 && result.value.type == HL_TYPE_DESCRIPTOR)
-        r = bulk_seal_result(p->bulk, result.value.descriptor.len, &into, &err);
-    if (r == -EMSGSIZE || r == -EBUSY) {
-        end_refused(call, r, &err);
-        return;
-    }
-    if (r == -ENOMEM) {
-        call_end_error(call, r, &err);
-        return;
-    }
-    if (r < 0) { /* what the guest left is no result */
-        struct instance_failure failure = {.end = INSTANCE_END_PROTOCOL};
-
-        snprintf(failure.text, sizeof(failure.text), "%.255s", err.text);
-        end_failure(call, &failure, now);
-        return;
-    }
-    count_exits(call);
-    detach(call);
-    stats_add(&call->shard->stats, result.is_error ? STAT_GUEST_ERRORS : STAT_OK, 1);
-    answer_result(call, &result, &into, now);
-    conn_push(call->conn);
-    call->pooled = NULL;
-    call_end(call);
-    pool_give_back(p);
 }
 
 /* --- where it runs -------------------------------------------------------------------------- */
@@ -341,7 +132,7 @@ static void after_slice(struct call *call, enum instance_state state, uint64_t n
             host_park(call);
         break;
     default:
-        end_failure(call, instance_failure(call->pooled->inst), now);
+        call_end_failure(call, instance_failure(call->pooled->inst), now);
     }
 }
 
@@ -460,17 +251,6 @@ void calls_stop_all(struct shard *shard)
             call_end_with(LIST_ENTRY(conn->calls.next, struct call, conn_link), STAT_OTHER_ERRORS,
                           HL_STATUS_UNAVAILABLE, "hld is stopping");
     }
-}
-
-void call_abandon(struct call *call)
-{
-    struct pooled *p = call->pooled;
-    bool away = call->state == CALL_AWAY;
-
-    count_error(call, STAT_ABANDONED);
-    call->pooled = NULL;
-    call_end(call);
-    drop_instance(p, away);
 }
 
 /* --- requests ------------------------------------------------------------------------------- */

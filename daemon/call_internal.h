@@ -2,11 +2,12 @@
 #ifndef HL_DAEMON_CALL_INTERNAL_H
 #define HL_DAEMON_CALL_INTERNAL_H
 
-/* What call.c and call_queue.c share: inside of call.h. */
+/* What the call*.c files share: inside of call.h. */
 
 #include "daemon/arguments.h"
 #include "daemon/call.h"
 #include "daemon/stats.h"
+#include "hv/instance.h"
 
 /* call.c */
 void call_move(struct call *call, enum call_state to);
@@ -21,6 +22,14 @@ void call_run_on(struct call *call);
 /* Whether it may be made, and with which function and arguments; none where it opens a session. Its
  * program is there. Returns: 0 or a negative errno. */
 int call_arguments(const struct call *call, struct arguments *out, struct hl_error *err);
+
+/* call_end.c */
+
+struct call *call_alloc(struct shard *shard); /* all zero, or NULL */
+
+/* Its guest has left a result, at now. */
+void call_done(struct call *call, uint64_t now);
+void call_end_failure(struct call *call, const struct instance_failure *failure, uint64_t now);
 
 /* Ends it with this answer; whatever instance it had is somebody else's. */
 void call_end_message(struct call *call, const ProtobufCMessage *message);

@@ -126,6 +126,7 @@ libengine_la_SOURCES = \
 	daemon/budget.h \
 	daemon/call.c \
 	daemon/call.h \
+	daemon/call_end.c \
 	daemon/call_internal.h \
 	daemon/call_queue.c \
 	daemon/call_session.c \
