@@ -244,19 +244,13 @@ tests_unit_test_conn_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_descriptors
 TESTS += tests/unit/test_descriptors
-tests_unit_test_descriptors_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_descriptors.c
+tests_unit_test_descriptors_SOURCES = $(ENGINE_RIG) tests/unit/test_descriptors.c
 tests_unit_test_descriptors_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_descriptors_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_bulk
 TESTS += tests/unit/test_bulk
-tests_unit_test_bulk_SOURCES = \
-	tests/unit/engine_rig.c \
-	tests/unit/engine_rig.h \
-	tests/unit/test_bulk.c
+tests_unit_test_bulk_SOURCES = $(ENGINE_RIG) tests/unit/test_bulk.c
 tests_unit_test_bulk_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_bulk_LDADD = $(ENGINE_TEST_LIBS)
 

@@ -48,6 +48,7 @@ void rig_settings(struct settings *settings)
     settings->shells = 0;
     settings->audit_every = 1;
     settings->max_sessions = 64;
+    settings->bulk_budget = 64u << 20;
 }
 
 struct limits rig_limits(void)
@@ -333,6 +334,7 @@ void rig_reload(struct rig *rig, const struct settings *settings)
     reload.max_vms = settings->max_vms;
     reload.session_idle_ns = settings->session_idle_ns;
     reload.max_sessions = settings->max_sessions;
+    reload.bulk_budget = settings->bulk_budget;
     reload.defaults = &defaults;
     reload.maxima = &maxima;
     message.kind_case = HL__CONTROL__TO_WORKER__KIND_RELOAD;

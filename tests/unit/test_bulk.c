@@ -15,33 +15,21 @@
 #include "guest/hl_abi.h"
 #include "proto/buffer.h"
 #include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
 #define PAGE     4096u
 #define SEALS    (F_SEAL_WRITE | F_SEAL_SHRINK)
 #define ROOM     (F_SEAL_SHRINK | F_SEAL_GROW)
 #define FDS_MOST 17u
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
 static int conn;
 static uint32_t stream;
 
-static void prepare(void)
+static void begin(void)
 {
-    fake_clear();
-    rig_settings(&settings);
-    settings.bulk_budget = 64u << 20;
-    limits = rig_limits();
-    limits.io_size = 1u << 20;
     stream = 1;
-}
-
-static void start(void)
-{
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
+    limits.io_size = 1u << 20;
+    start();
     conn = rig_connect(&rig);
 }
 
@@ -235,8 +223,8 @@ START_TEST(test_argument)
     const size_t sizes[] = {1, PAGE, 20000, (1u << 20) - 1, 8u << 20};
     int before;
 
-    start();
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    begin();
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stream += 2;
     before = count_fds();
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -246,7 +234,7 @@ START_TEST(test_argument)
         expect_byte(&with, 7);
         close(fd);
     }
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     ck_assert_int_eq(count_fds(), before); /* the last one's went with its instance's reset */
     stream += 2;
     stop();
@@ -258,7 +246,7 @@ START_TEST(test_which_one)
     int fds[3] = {file_of(PAGE, SEALS), file_of(20000, SEALS), file_of(3 * PAGE, SEALS)};
     struct with with = at(fds, 0);
 
-    start();
+    begin();
     with.nfds = 3;
     with.index[0] = 1;
     with.number = 19999;
@@ -282,7 +270,7 @@ START_TEST(test_empty_file)
     int fd = file_of(0, SEALS);
     struct with with = at(&fd, 0);
 
-    start();
+    begin();
     with.function = "echo";
     with.has_number = false;
     hl__v1__invoke_response__free_unpacked(expect_result(&with), NULL);
@@ -310,7 +298,7 @@ START_TEST(test_refused_arguments)
     };
 
     ck_assert_int_eq(pipe(pipe_ends), 0);
-    start();
+    begin();
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         with = at(&bad[i].fd, 0);
         expect(&with, HL_STATUS_INVALID_ARGUMENT, bad[i].text);
@@ -347,15 +335,14 @@ START_TEST(test_budget)
     struct with with = at(&large, 0);
 
     settings.bulk_budget = (8u << 20) - 1;
-    start();
+    begin();
     expect(&with, HL_STATUS_RESOURCE_EXHAUSTED, "bulk_budget");
     with = at(&small, 0);
     for (int i = 0; i < 20; i++)
         expect_byte(&with, 0);
     stop();
     settings.bulk_budget = 0;
-    stream = 1;
-    start();
+    begin();
     expect(&with, HL_STATUS_RESOURCE_EXHAUSTED, "bulk_budget");
     stop();
     close(large);
@@ -373,10 +360,10 @@ START_TEST(test_hidden_holes)
     ck_assert_int_eq(ftruncate(fd, 100 * PAGE), 0);
     ck_assert_int_eq(fallocate(fd, FALLOC_FL_KEEP_SIZE, 200 * PAGE, 100 * PAGE), 0);
     ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, SEALS), 0);
-    start();
+    begin();
     expect_byte(&fine, 0);
     expect_byte(&with, 0);
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stream += 2;
     expect(&fine, HL_STATUS_PERMISSION_DENIED, "holes");
     stop();
@@ -403,7 +390,7 @@ START_TEST(test_result)
     const uint32_t sizes[] = {0, 1, PAGE, 900000};
 
     settings.quantum_ns = _i ? MS : 1; /* in one go, or piece by piece on a long-run thread */
-    start();
+    begin();
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         int fd = file_of(900 * 1024, ROOM);
         struct with with = big(&fd, sizes[i]);
@@ -431,7 +418,7 @@ START_TEST(test_other_results)
     int fds[2] = {file_of(20 * PAGE, SEALS), file_of(PAGE, ROOM)};
     struct with with = at(fds, 20 * PAGE - 1);
 
-    start();
+    begin();
     with.nfds = 2;
     with.into = 1;
     expect_byte(&with, 7);
@@ -463,7 +450,7 @@ START_TEST(test_refused_results)
     };
     struct with with;
 
-    start();
+    begin();
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         with = big(&bad[i].fd, 10);
         expect(&with, HL_STATUS_INVALID_ARGUMENT, bad[i].text);
@@ -481,7 +468,7 @@ START_TEST(test_hidden_holes_in_result)
     ck_assert_int_eq(ftruncate(fd, 100 * PAGE), 0);
     ck_assert_int_eq(fallocate(fd, FALLOC_FL_KEEP_SIZE, 200 * PAGE, 100 * PAGE), 0);
     ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, ROOM), 0);
-    start();
+    begin();
     expect(&with, HL_STATUS_INVALID_ARGUMENT, "holes");
     stop();
     close(fd);
@@ -495,14 +482,14 @@ START_TEST(test_result_is_frozen)
     uint8_t *mine = mmap(NULL, 100 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     struct with with = big(&fd, 10);
 
-    start();
+    begin();
     expect(&with, HL_STATUS_FAILED_PRECONDITION, "mapped to be written elsewhere");
     ck_assert_int_lt(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE), 0);
     ck_assert_int_lt(madvise(mine, PAGE, MADV_REMOVE), 0);
     ck_assert_int_lt(ftruncate(fd, 0), 0);
     ck_assert_uint_eq(mine[0], 'x');
     munmap(mine, 100 * PAGE);
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stream += 2;
     ck_assert_uint_eq(rig_counter(conn, stream, "instances_destroyed"), 0);
     stop();
@@ -515,9 +502,9 @@ START_TEST(test_room_too_small)
     int fd = file_of(PAGE, ROOM);
     struct with with = big(&fd, PAGE + 1);
 
-    start();
+    begin();
     expect(&with, HL_STATUS_RESOURCE_EXHAUSTED, "4097 bytes");
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stream += 2;
     ck_assert_uint_eq(rig_counter(conn, stream, "instances_destroyed"), 0);
     stop();
@@ -550,8 +537,8 @@ START_TEST(test_waiting)
     struct with with = at(&fd, 20 * PAGE - 1);
 
     limits.max_instances = 1;
-    start();
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    begin();
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stream += 2;
     before = count_fds();
     occupy();
@@ -573,7 +560,7 @@ START_TEST(test_waiting)
     expect_code(HL_STATUS_CANCELLED);
     expect_code(0);
     expect_code(0);
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     ck_assert_int_eq(count_fds(), before);
     stop();
     close(fd);
@@ -584,7 +571,7 @@ END_TEST
 START_TEST(test_client_goes)
 {
     settings.quantum_ns = 1;
-    start();
+    begin();
     for (int round = 0; round < 50; round++) {
         int fd = file_of(900 * 1024, ROOM), other = rig_connect(&rig);
         struct with with = big(&fd, 900000);
@@ -594,7 +581,7 @@ START_TEST(test_client_goes)
         close(other);
         close(fd);
     }
-    ck_assert_int_eq(rig_call(conn, stream, &(struct rig_call){.function = "nothing"}), 0);
+    ck_assert_int_eq(rig_call(conn, stream, &nothing), 0);
     stop();
 }
 END_TEST
@@ -607,7 +594,7 @@ START_TEST(test_in_a_session)
     int fd = file_of(20 * PAGE, SEALS);
     struct with with = at(&fd, 20 * PAGE - 1);
 
-    start();
+    begin();
     open_request.image = (char *)"test";
     rig_request(conn, stream, "hl.v1.Sessions", "Open", 0, &open_request.base);
     stream += 2;
@@ -630,13 +617,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("bulk");
-    TCase *tc = tcase_create("bulk");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("bulk");
 
-    tcase_set_timeout(tc, 120);
-    tcase_add_checked_fixture(tc, prepare, NULL);
     tcase_add_test(tc, test_argument);
     tcase_add_test(tc, test_which_one);
     tcase_add_test(tc, test_empty_file);
@@ -652,9 +634,5 @@ int main(void)
     tcase_add_test(tc, test_waiting);
     tcase_add_test(tc, test_client_goes);
     tcase_add_test(tc, test_in_a_session);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "bulk");
 }

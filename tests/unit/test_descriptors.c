@@ -14,8 +14,7 @@
 #include "daemon/descriptors.h"
 #include "proto/buffer.h"
 #include "proto/frame.h"
-#include "tests/fake/fake.h"
-#include "tests/unit/engine_rig.h"
+#include "tests/unit/engine_tests.h"
 
 /* --- pipes ---------------------------------------------------------------------------------- */
 
@@ -96,21 +95,12 @@ END_TEST
 
 /* --- on a connection ------------------------------------------------------------------------ */
 
-static struct rig rig;
-static struct settings settings;
-static struct limits limits;
 static int conn;
 
-static const struct rig_call nothing = {.function = "nothing"};
-
-static void start(void)
+static void begin(void)
 {
-    fake_clear();
-    rig_settings(&settings);
-    settings.bulk_budget = 1u << 20;
-    limits = rig_limits();
-    rig_start(&rig, &settings, 0);
-    rig_add(&rig, "test", &limits);
+    settings.slow_sender_ns = 600000 * MS;
+    start();
     conn = rig_connect(&rig);
     ck_assert_int_eq(rig_call(conn, 1, &nothing), 0);
 }
@@ -189,7 +179,7 @@ START_TEST(test_not_asked_for)
     struct buffer ping = request(3, false), wants = request(5, true);
     struct watched w[3];
 
-    start();
+    begin();
     send_with(buffer_data(&ping), ping.len, w, 3);
     expect(3, 0, "");
     for (int i = 0; i < 3; i++)
@@ -208,7 +198,7 @@ START_TEST(test_too_many_for_it)
     struct buffer wants = request(3, true);
     struct watched w[4];
 
-    start();
+    begin();
     send_with(buffer_data(&wants), wants.len, w, 4);
     expect(3, TAKEN);
     for (int i = 0; i < 4; i++)
@@ -225,7 +215,7 @@ START_TEST(test_in_pieces)
     uint8_t *data = buffer_data(&wants);
     struct watched w;
 
-    start();
+    begin();
     send_with(data, 1, &w, 1);
     for (size_t i = 1; i < wants.len; i++) {
         ck_assert(!is_closed(&w, i % 16 == 0));
@@ -243,7 +233,7 @@ START_TEST(test_half_a_frame)
     struct buffer wants = request(3, true);
     struct watched w[2];
 
-    start();
+    begin();
     send_with(buffer_data(&wants), wants.len / 2, w, 2);
     if (_i == 0) {
         rig_drain(&rig, 0);
@@ -265,7 +255,7 @@ START_TEST(test_frames_together)
                                request(9, true)};
     struct watched w;
 
-    start();
+    begin();
     for (int i = 0; i < 4; i++) {
         if (i == 2)
             send_with(buffer_data(&frames[i]), frames[i].len, &w, 1);
@@ -290,7 +280,7 @@ START_TEST(test_flood)
     struct watched w[100], more;
     unsigned int n = _i ? 100 : DESCRIPTORS_MAX + 1;
 
-    start();
+    begin();
     send_with(buffer_data(&wants), wants.len, w, n);
     expect(3, NO_ROOM);
     for (unsigned int i = 0; i < n; i++)
@@ -314,7 +304,7 @@ START_TEST(test_common_bound)
     unsigned int n = sizeof(others) / sizeof(others[0]);
     bool refused = false;
 
-    start();
+    begin();
     first = conn;
     for (unsigned int i = 0; i < n; i++) {
         struct watched mine[DESCRIPTORS_MAX];
@@ -358,12 +348,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("descriptors");
-    TCase *tc = tcase_create("descriptors");
-    SRunner *runner = srunner_create(suite);
-    int failed;
+    TCase *tc = tests_begin("descriptors");
 
-    tcase_set_timeout(tc, 120);
     tcase_add_test(tc, test_list);
     tcase_add_test(tc, test_list_is_full);
     tcase_add_test(tc, test_not_asked_for);
@@ -373,9 +359,5 @@ int main(void)
     tcase_add_test(tc, test_frames_together);
     tcase_add_loop_test(tc, test_flood, 0, 2);
     tcase_add_test(tc, test_common_bound);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "descriptors");
 }
