@@ -20,6 +20,7 @@ CONNECTIONS = (1, 2, 8, 50)
 SHARES = (25, 50, 75, 90)
 ECHO = "call:bench:echo:bytes="
 HOST_CALLS = 100  # of one call
+MIB, GIB = 1 << 20, 1 << 30
 
 
 def kinds(measured):
@@ -63,6 +64,22 @@ def host_call(bench, daemon):
                                         round=HOST_CALLS))
                       for _ in range(repeats)]
     return found
+
+
+def bulk(bench, daemon):
+    """Calls of a function that reads one byte of its argument, which comes in a file or in the
+    message, by size."""
+    specs = [f"call:bench:last:{how}={size}"
+             for how, sizes in (("memfd", (4096, 65536, MIB, GIB)), ("bytes", (4096, 65536, MIB)))
+             for size in sizes]
+    count = max(bench.sizes["calls"] // 8, 20)
+    runs = []
+    for _ in range(bench.sizes["repeats"]):
+        measured = daemon.load("turns", *specs, count=count, warmup=max(count // 10, 10), round=10)
+        runs.append([{"how": kind["kind"].split(":")[-1].split("=")[0],
+                      "bytes": int(kind["kind"].split("=")[-1]), **kind}
+                     for kind in measured["kinds"]])
+    return runs
 
 
 def codec(bench, _):
@@ -276,6 +293,7 @@ def hypervisor(bench, _):
 CASES = (
     ("latency", latency, True),
     ("host_call", host_call, True),
+    ("bulk", bulk, True),
     ("codec", codec, False),
     ("closed", closed, True),
     ("open", open_loop, True),

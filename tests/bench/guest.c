@@ -45,6 +45,11 @@ HL_FUNCTION(bytes, echo, (bytes, data))
     return data;
 }
 
+HL_FUNCTION(u32, last, (bytes, data))
+{
+    return data.len > 0 ? ((const uint8_t *)data.data)[data.len - 1] : 0;
+}
+
 /* So many host calls in a row, each of which gets back what it sent. */
 HL_FUNCTION(void, outward, (u32, count), (bytes, data))
 {

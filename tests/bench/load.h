@@ -4,7 +4,7 @@
 
 /*
  * The load generator's parts. A kind is what is asked for over and over: an echo without a VM
- * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:file=PATH"), a host call that this
+ * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:memfd=4096:file=PATH"), a host call that this
  * client answers with what it was given ("host:IMAGE:FUNCTION:bytes=64", of a function that takes
  * how many host calls to make before those arguments) or the hypervisor's bare entry and exit
  * ("entry"). Several kinds in one run are taken in turns, so that whatever else the machine does

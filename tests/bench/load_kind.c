@@ -4,9 +4,15 @@
  * payload is the encoding of the very value that a call of that size answers with, and its response
  * is decoded as a call's: PingResponse has in field 1 what InvokeResponse has there.
  */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "client/client.h"
 #include "proto/service.h"
@@ -26,6 +32,17 @@ static struct hl_value take_bytes(size_t len)
     return (struct hl_value){.type = HL_TYPE_BYTES, .bytes = {data, len}};
 }
 
+/* In a file whose memory is there. */
+static struct hl_value take_file(size_t len)
+{
+    int fd = memfd_create("bench", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || posix_fallocate(fd, 0, (off_t)len) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK) < 0)
+        bench_die("a file of %zu bytes: %s", len, strerror(errno));
+    return (struct hl_value){.type = HL_TYPE_DESCRIPTOR, .descriptor = {len, fd}};
+}
+
 static struct hl_value parse_argument(const char *text)
 {
     const char *value = strchr(text, '=');
@@ -36,6 +53,8 @@ static struct hl_value parse_argument(const char *text)
     value++;
     if (strncmp(text, "bytes=", 6) == 0)
         return take_bytes(bench_number("bytes", value, MAX_PAYLOAD));
+    if (strncmp(text, "memfd=", 6) == 0)
+        return take_file(bench_number("memfd", value, UINT32_MAX));
     if (strncmp(text, "u32=", 4) == 0)
         return (struct hl_value){.type = HL_TYPE_U32,
                                  .u32 = (uint32_t)bench_number("u32", value, UINT32_MAX)};
@@ -44,7 +63,7 @@ static struct hl_value parse_argument(const char *text)
 
         return (struct hl_value){.type = HL_TYPE_BYTES, .bytes = {data, size}};
     }
-    bench_die("argument '%s': bytes=, u32= and file= are known", text);
+    bench_die("argument '%s': bytes=, memfd=, u32= and file= are known", text);
 }
 
 static void parse_call(struct kind *kind, char *text)
@@ -274,6 +293,8 @@ void kind_fini(struct kind *kind)
     for (size_t i = 0; i < kind->call.nargs; i++) {
         if (kind->args[i].type == HL_TYPE_BYTES)
             free((void *)kind->args[i].bytes.data);
+        if (kind->args[i].type == HL_TYPE_DESCRIPTOR)
+            close(kind->args[i].descriptor.fd);
     }
     free((char *)kind->call.image); /* what the spec was split in */
     free(kind->payload);

@@ -121,6 +121,15 @@ def host_call(found):
             f"the guest and its exits {us(inside)} µs.\n\n")
 
 
+def bulk(runs):
+    rows = runs[len(runs) // 2]
+    lines = [[f"{size(row['bytes'])} {'in a file' if row['how'] == 'memfd' else 'in the message'}",
+              row["latency"]["n"], *spread(row["latency"])] for row in rows]
+    return ("A function that reads one byte of its argument, one connection, one request at a time, "
+            "µs as the caller sees it. What is taken away behind the answer is not in it.\n\n"
+            + table(["", "n", *HEAD], lines))
+
+
 def codec(rows):
     return ("Encode and decode once, frame and envelope included, µs; no socket, no daemon.\n\n"
             + table(["payload", "request p50", "response p50", "both"],
@@ -303,6 +312,7 @@ def work(found):
 SECTIONS = (
     ("latency", "Warm calls and their floors", latency, ("latency_by_size.svg",)),
     ("host_call", "Host calls and their floors", host_call, ()),
+    ("bulk", "Arguments in files", bulk, ()),
     ("codec", "Protobuf and frames alone", codec, ()),
     ("closed", "Closed loop", closed, ("closed_loop.svg",)),
     ("open", "Open loop", open_loop, ("open_loop.svg",)),

@@ -3,9 +3,8 @@
 
 import statistics
 
-from cases import kinds
+from cases import GIB, MIB, kinds
 
-MIB, GIB = 1 << 20, 1 << 30
 NO_ALLOCATIONS = 0.001  # a call in a thousand may be the one that tidies up
 
 
@@ -66,6 +65,26 @@ def beside_floors(usual, asleep, kind, name):
             f"polls {statistics.median(over_floors(other, kind) for other in asleep):.2f}")
     return over_floors(run, kind), [(f"{name} p50", time, "ns"), ("echo p50", ping, "ns"),
                                     ("bare entry p50", entry, "ns")], note
+
+
+def bulk_argument(results):
+    runs = case(results, "bulk")
+    small, large = middle_of([{row["bytes"]: row for row in run if row["how"] == "memfd"}
+                              for run in runs])
+    return (large["p50"] / small["p50"],
+            [("1 GiB p50", large["p50"], "ns"), ("4 KiB p50", small["p50"], "ns")],
+            f"of least times {large['min'] / small['min']:.2f}")
+
+
+def middle_of(runs):
+    """Latencies of 4 KiB and of 1 GiB in the run whose ratio is the median one."""
+    pairs = []
+    for run in runs:
+        for size in (4096, GIB):
+            if run[size]["errors"]:
+                raise Unmeasured(run[size].get("first_error", "calls failed"))
+        pairs.append([run[size]["latency"] for size in (4096, GIB)])
+    return sorted(pairs, key=lambda pair: pair[1]["p50"] / pair[0]["p50"])[len(pairs) // 2]
 
 
 def middle(pairs):
@@ -181,6 +200,8 @@ TARGETS = (
     ("beside_dirty", "short calls' p99 beside a guest that dirties 64 MiB a call / alone",
      beside("dirty"), 3, "most"),
     ("heap_allocations", "heap allocations per warm call", heap_allocations, 0, "most"),
+    ("bulk_argument", "call that reads one byte of 1 GiB in a file / of 4 KiB in a file",
+     bulk_argument, 2, "most"),
     ("gunzip", "gunzip of a 1 MiB file through hld / in-process, no isolation", gunzip, 1.25,
      "most"),
 )
