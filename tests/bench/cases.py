@@ -70,7 +70,8 @@ def bulk(bench, daemon):
     """Calls of a function that reads one byte of its argument, which comes in a file or in the
     message, by size."""
     specs = [f"call:bench:last:{how}={size}"
-             for how, sizes in (("memfd", (4096, 65536, MIB, GIB)), ("bytes", (4096, 65536, MIB)))
+             for how, sizes in (("memfd", (4096, 65536, MIB, GIB)), ("memfds", (65536, GIB)),
+                                ("bytes", (65536, MIB)))
              for size in sizes]
     count = max(bench.sizes["calls"] // 8, 20)
     runs = []

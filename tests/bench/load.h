@@ -4,7 +4,8 @@
 
 /*
  * The load generator's parts. A kind is what is asked for over and over: an echo without a VM
- * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:memfd=4096:file=PATH"), a host call that this
+ * ("ping:64"), a call ("call:IMAGE:FUNCTION:bytes=64:u32=7:memfd=4096:file=PATH";
+ * memfds= alternates between two files), a host call that this
  * client answers with what it was given ("host:IMAGE:FUNCTION:bytes=64", of a function that takes
  * how many host calls to make before those arguments) or the hypervisor's bare entry and exit
  * ("entry"). Several kinds in one run are taken in turns, so that whatever else the machine does
@@ -29,7 +30,7 @@ struct kind {
     const char *spec;
     enum kind_type type;
     struct hl_call call;
-    struct hl_value args[KIND_ARGS];
+    struct hl_value args[KIND_ARGS], others[KIND_ARGS]; /* others: void but for memfds= */
     uint8_t *payload; /* of a ping: the same bytes on the wire as a call's result of that size */
     size_t payload_len;
     bool skipped; /* this backend has no such thing */

@@ -43,7 +43,8 @@ static struct hl_value take_file(size_t len)
     return (struct hl_value){.type = HL_TYPE_DESCRIPTOR, .descriptor = {len, fd}};
 }
 
-static struct hl_value parse_argument(const char *text)
+/* Into other: what alternates with the argument, for those that do. */
+static struct hl_value parse_argument(const char *text, struct hl_value *other)
 {
     const char *value = strchr(text, '=');
     size_t size;
@@ -55,6 +56,10 @@ static struct hl_value parse_argument(const char *text)
         return take_bytes(bench_number("bytes", value, MAX_PAYLOAD));
     if (strncmp(text, "memfd=", 6) == 0)
         return take_file(bench_number("memfd", value, UINT32_MAX));
+    if (strncmp(text, "memfds=", 7) == 0) {
+        *other = take_file(bench_number("memfds", value, UINT32_MAX));
+        return take_file(other->descriptor.len);
+    }
     if (strncmp(text, "u32=", 4) == 0)
         return (struct hl_value){.type = HL_TYPE_U32,
                                  .u32 = (uint32_t)bench_number("u32", value, UINT32_MAX)};
@@ -63,7 +68,7 @@ static struct hl_value parse_argument(const char *text)
 
         return (struct hl_value){.type = HL_TYPE_BYTES, .bytes = {data, size}};
     }
-    bench_die("argument '%s': bytes=, memfd=, u32= and file= are known", text);
+    bench_die("argument '%s': bytes=, memfd=, memfds=, u32= and file= are known", text);
 }
 
 static void parse_call(struct kind *kind, char *text)
@@ -80,7 +85,8 @@ static void parse_call(struct kind *kind, char *text)
     while (rest && (word = strsep(&rest, ":"))) {
         if (kind->call.nargs == KIND_ARGS)
             bench_die("'%s': at most %u arguments", kind->spec, KIND_ARGS);
-        kind->args[kind->call.nargs++] = parse_argument(word);
+        kind->args[kind->call.nargs] = parse_argument(word, &kind->others[kind->call.nargs]);
+        kind->call.nargs++;
     }
 }
 
@@ -174,6 +180,14 @@ void kind_run(struct kind *kind, struct hl_client *client, bool keep)
         bench_die("%s: %s", kind->spec, err.text);
     if (keep)
         kind_note(kind, end - start, r, &result, &err);
+    for (size_t i = 0; i < kind->call.nargs; i++) {
+        struct hl_value next = kind->others[i];
+
+        if (next.type == HL_TYPE_DESCRIPTOR) {
+            kind->others[i] = kind->args[i];
+            kind->args[i] = next;
+        }
+    }
 }
 
 struct host_calls {
@@ -295,6 +309,8 @@ void kind_fini(struct kind *kind)
             free((void *)kind->args[i].bytes.data);
         if (kind->args[i].type == HL_TYPE_DESCRIPTOR)
             close(kind->args[i].descriptor.fd);
+        if (kind->others[i].type == HL_TYPE_DESCRIPTOR)
+            close(kind->others[i].descriptor.fd);
     }
     free((char *)kind->call.image); /* what the spec was split in */
     free(kind->payload);

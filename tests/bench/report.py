@@ -123,10 +123,11 @@ def host_call(found):
 
 def bulk(runs):
     rows = runs[len(runs) // 2]
-    lines = [[f"{size(row['bytes'])} {'in a file' if row['how'] == 'memfd' else 'in the message'}",
-              row["latency"]["n"], *spread(row["latency"])] for row in rows]
+    how = {"memfd": "in a file", "memfds": "in two files by turns", "bytes": "in the message"}
+    lines = [[f"{size(row['bytes'])} {how[row['how']]}", row["latency"]["n"],
+              *spread(row["latency"])] for row in rows]
     return ("A function that reads one byte of its argument, one connection, one request at a time, "
-            "µs as the caller sees it. What is taken away behind the answer is not in it.\n\n"
+            "µs as the caller sees it.\n\n"
             + table(["", "n", *HEAD], lines))
 
 
