@@ -255,6 +255,7 @@ void pool_give_back(struct pooled *p)
     struct run *run = &p->run;
     bool audit;
 
+    p->keeps = p->bulk != NULL;
     bulk_free(HL_STEAL(p->bulk));
     if (p->use) {
         session_call_ended(p);

@@ -45,6 +45,23 @@ void pooled_forget(struct pooled *p)
     list_remove(&p->lru_link);
     p->pool->shard->nidle--;
     atomic_fetch_sub(&p->program->warm, 1);
+    if (p->pool->shard->keeping == p)
+        p->pool->shard->keeping = NULL;
+    p->keeps = false;
+}
+
+void pooled_relax(struct shard *shard)
+{
+    struct pooled *p = shard->keeping;
+
+    if (!p)
+        return;
+    shard->keeping = NULL;
+    p->keeps = false;
+    if (instance_relax(p->inst) == 0)
+        return;
+    pooled_forget(p);
+    pooled_free(shard, p);
 }
 
 void pooled_free(struct shard *shard, struct pooled *p)
@@ -281,6 +298,11 @@ void pooled_keep(struct pool *pool, struct pooled *p)
     list_push_back(&pool->shard->idle_instances, &p->lru_link);
     pool->shard->nidle++;
     atomic_fetch_add(&p->program->warm, 1);
+    if (!p->keeps)
+        return;
+    pooled_relax(pool->shard);
+    pool->shard->keeping = p;
+    pool->shard->keeping_ns = hv_now_ns();
 }
 
 bool pooled_make_room(struct shard *shard)

@@ -39,6 +39,7 @@ struct pooled {
     struct session_use *use; /* while a session's call has it */
     struct bulk *bulk;       /* of its call, if that has any */
     bool apart;              /* a session's: not among the program's instances */
+    bool keeps;              /* files of its last call, while it is idle */
     bool was_long;           /* its call went to a long-run thread, and so does its reset */
     struct charge vm, memory;
 };
@@ -52,6 +53,10 @@ void pooled_free(struct shard *shard, struct pooled *p);
 
 void pooled_keep(struct pool *pool, struct pooled *p); /* idle from now on */
 void pooled_forget(struct pooled *p);                  /* idle no longer */
+
+/* The shard has nothing better to do, or it is time: files that an idle instance keeps for a call
+ * like its last go. No-op without. */
+void pooled_relax(struct shard *shard);
 
 /* p, in no list, is of no use here any more: its machine becomes a shell, or is destroyed where it
  * cannot. Tells shards that wait for what it held. */

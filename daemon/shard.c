@@ -27,6 +27,7 @@
 #include "daemon/host.h"
 #include "daemon/images.h"
 #include "daemon/pool.h"
+#include "daemon/pooled.h"
 #include "daemon/session.h"
 #include "hv/timer.h"
 
@@ -35,6 +36,7 @@
 #define ARENA_MAX   (16u << 20)
 
 #define BACKLOG_MOST 4u
+#define KEEP_NS      10000000u /* files that an idle instance keeps, while there is always a call */
 #define SERVE_NS     100000u /* from the first frame on; a look at the sockets costs a hundredth */
 
 void shard_ready(struct shard *shard, struct conn *conn)
@@ -525,6 +527,8 @@ static bool poll_for_a_while(struct shard *shard)
 /* One turn of the loop, or several. Returns: whether there is a next one. */
 static bool turn(struct shard *shard)
 {
+    if (shard->keeping && hv_now_ns() - shard->keeping_ns > KEEP_NS)
+        pooled_relax(shard);
     if (uv_is_active((uv_handle_t *)&shard->idle) || shard->quiet)
         return uv_run(&shard->loop, UV_RUN_ONCE) != 0;
     if (shard->engine->made > 1) {
@@ -532,7 +536,10 @@ static bool turn(struct shard *shard)
         atomic_fetch_or(&shard->engine->idle, 1ull << shard->index);
     }
     shard->idle_ns = hv_now_ns();
-    return poll_for_a_while(shard) || uv_run(&shard->loop, UV_RUN_ONCE) != 0;
+    if (poll_for_a_while(shard))
+        return true;
+    pooled_relax(shard);
+    return uv_run(&shard->loop, UV_RUN_ONCE) != 0;
 }
 
 int shard_run(struct shard *shard)

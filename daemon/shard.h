@@ -64,6 +64,8 @@ struct shard {
     struct list pools[POOL_BUCKETS]; /* by name, current versions */
     struct list stale_pools;         /* versions that were replaced and still have calls */
     struct list idle_instances;      /* of all pools, least recently used first */
+    struct pooled *keeping;          /* the one of them that keeps files of its last call */
+    uint64_t keeping_ns;             /* since when */
     struct list sessions;            /* at home here, longest unused first */
     unsigned int nsessions;
     struct list shells;     /* unbound, ready */

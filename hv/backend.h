@@ -159,10 +159,15 @@ struct hv_backend {
      * already. Not copied: fd is a memfd that is sealed against writing and shrinking, borrowed for
      * the time of this. What the guest reads behind the file's end on its last page is the file's
      * as well; reading anywhere else in the bulk window is a fault. Ends with reset, rewind,
-     * unbind and bind. Returns: 0; -EINVAL; -EOPNOTSUPP where this kernel has no such thing;
-     * -ENOBUFS where there is no room for it in this process; another negative errno. After none of
-     * them the machine is of less use. NULL where there is no such thing. */
+     * unbind and bind, for the guest; a machine that was reset may keep it mapped, where the next
+     * call often wants the same, until relax. Returns: 0; -EINVAL; -EOPNOTSUPP where this kernel
+     * has no such thing; -ENOBUFS where there is no room for it in this process; another negative
+     * errno. After none of them the machine is of less use. NULL where there is no such thing. */
     int (*attach)(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);
+
+    /* Gives back what a reset has kept for the next call and no call has come for: files. NULL
+     * where nothing is kept. Returns: 0, or a negative errno after which m can only be freed. */
+    int (*relax)(struct hv_machine *m);
 
     /* Page permissions of a bound machine: a call's mprotect. addr and len are page multiples
      * within the guest's own range. A machine whose permissions changed during a call is not reset

@@ -196,10 +196,12 @@ static uint16_t first_call(struct instance *inst, uint8_t entropy[HL_ABI_ENTROPY
     return HL_ABI_CALL_FIRST | HL_ABI_CALL_ENTROPY;
 }
 
-/* Maps what args has in the bulk window. */
-static int attach(struct instance *inst, const struct call_args *args)
+/* Maps what args has in the bulk window; *some: whether any of it is there. */
+static int attach(struct instance *inst, const struct call_args *args, bool *some)
 {
     int rc = 0;
+
+    *some = false;
 
     for (size_t i = 0; i < args->nargs && rc == 0; i++) {
         const struct hl_value *arg = &args->args[i];
@@ -207,6 +209,7 @@ static int attach(struct instance *inst, const struct call_args *args)
         if (args->at[i])
             rc = inst->hv->attach(inst->machine, args->at[i], arg->descriptor.fd,
                                   arg->descriptor.len);
+        *some |= args->at[i] && rc == 0;
     }
     return rc;
 }
@@ -217,23 +220,27 @@ static int place(struct instance *inst, const struct image_function *fn, struct 
                  const struct hl_value *args, size_t nargs, uint32_t *size, struct hl_error *err)
 {
     uint64_t io_size = snapshot_io_size(inst->snap);
+    bool some;
     int rc = call_place(placed, args, nargs, has_bulk_window(inst->snap), err);
 
     if (rc == 0)
         rc = call_check(fn, io_size, placed, size, err);
     if (rc < 0)
         return rc;
-    rc = attach(inst, placed);
+    rc = attach(inst, placed, &some);
+    if (rc == 0)
+        return 0;
     if (rc == -EOPNOTSUPP || rc == -ENOBUFS) {
         rc = call_place(placed, args, nargs, false, err);
-        return rc < 0 ? rc : call_check(fn, io_size, placed, size, err);
+        if (rc == 0)
+            rc = call_check(fn, io_size, placed, size, err);
+    } else {
+        some = true; /* nobody knows */
+        hl_error_set(err, rc, "an argument's descriptor cannot be mapped: %s", strerror(-rc));
     }
-    if (rc < 0) {
-        inst->phase = PHASE_BROKEN; /* part of it may be there */
-        return hl_error_set(err, rc, "an argument's descriptor cannot be mapped: %s",
-                            strerror(-rc));
-    }
-    return 0;
+    if (rc < 0 && some)
+        inst->phase = PHASE_BROKEN;
+    return rc;
 }
 
 static int begin(struct instance *inst, size_t function, const struct hl_value *args, size_t nargs,
@@ -502,6 +509,15 @@ int instance_continue(struct instance *inst)
     inst->into = NULL;
     inst->phase = PHASE_WARM;
     return 0;
+}
+
+int instance_relax(struct instance *inst)
+{
+    int rc = inst->hv->relax && inst->phase == PHASE_WARM ? inst->hv->relax(inst->machine) : 0;
+
+    if (rc < 0)
+        inst->phase = PHASE_BROKEN;
+    return rc;
 }
 
 struct guest *instance_at_rest(struct instance *inst)

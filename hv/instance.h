@@ -163,6 +163,10 @@ int instance_reset(struct instance *inst, bool audit, uint64_t *pages, struct hl
  * was not over); a negative errno likewise. */
 int instance_continue(struct instance *inst);
 
+/* An instance that has no call gives back what it keeps for another one like the last: files.
+ * Returns: 0; a negative errno after which it can only be freed. */
+int instance_relax(struct instance *inst);
+
 /* For tests of the audit: parts of later resets to leave out, enum hv_reset_skip. */
 void instance_set_skip(struct instance *inst, unsigned int skip);
 

@@ -499,6 +499,9 @@ static int machine_run(struct hv_machine *m, uint64_t until_ns, struct hv_exit *
 
     if (!m->snap)
         return -EINVAL;
+    r = kvm_bulk_settle(m);
+    if (r < 0)
+        return r;
     hv_kick_begin(&m->kick, until_ns);
     for (;;) {
         r = kvm_enter(m);
@@ -596,6 +599,7 @@ const struct hv_backend hv_backend_kvm = {
     .io_window = kvm_io_window,
     .io_dirty = kvm_io_dirty,
     .attach = kvm_attach,
+    .relax = kvm_bulk_settle,
     .protect = kvm_protect,
     .reset = kvm_reset,
     .rewind = kvm_rewind,

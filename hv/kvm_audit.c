@@ -211,7 +211,7 @@ int kvm_audit(struct hv_machine *m, struct hl_error *err)
         hl_error_set(err, r, "audit: entering without running: %s", strerror(-r));
         return 1;
     }
-    r = m->bulk_used > 0 ? differs(err, "the bulk window") : audit_general(m, err);
+    r = m->nkept > 0 ? differs(err, "the bulk window") : audit_general(m, err);
     if (r == 0)
         r = audit_events(m, err);
     if (r == 0)

@@ -5,7 +5,10 @@
  * address space of this process where usually nothing is mapped. A file is mapped there for the
  * time of a call, which costs the same for any size, because nothing has to be taken away for it:
  * KVM would have to be told of that, page by page. It is told when the file goes, after the call.
- * Where nothing is mapped the guest's access fails, and the guest with it.
+ * Where nothing is mapped the guest's access fails, and the guest with it. A reset only notes that
+ * the files are no call's any more. Whoever calls again with the same ones finds them, with what
+ * KVM has come to know of their pages; others go before the guest is entered, or when somebody
+ * finds the time (relax).
  *
  * So the place must be one that no mmap without an address ever gets. Linux looks for those from
  * the top of the address space down, or from a third of it up (legacy layout), and what lies below
@@ -26,6 +29,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -143,36 +148,84 @@ static int make_room(struct hv_machine *m, uint64_t end)
     return r < 0 ? r : set_slot(m, size);
 }
 
-int kvm_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len)
+/* Past libc, whose way is a system call that takes a path, which a worker may not make. */
+static int identify(struct kvm_file *file, int fd)
 {
-    uint64_t at = addr - HL_ABI_BULK_ADDR, size;
-    void *got;
-    int r;
+    struct stat st;
 
-    if (!m->snap || addr < HL_ABI_BULK_ADDR || at % UNIT || at < m->bulk_used || len == 0 ||
-        at >= HL_ABI_BULK_SIZE || len > HL_ABI_BULK_SIZE - at)
-        return -EINVAL;
-    size = (len + UNIT - 1) / UNIT * UNIT;
-    if (m->host->bulk_tables < 0)
-        return -EOPNOTSUPP;
-    r = make_room(m, at + size);
-    if (r < 0)
-        return r;
-    /* Private: kernels before 6.7 refuse a shared mapping of what is sealed. */
-    got = mmap(m->bulk + at, size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0);
-    if (got == MAP_FAILED)
-        return errno == EEXIST ? -ENOBUFS : -errno;
-    m->bulk_used = at + size;
+    if (syscall(SYS_fstat, fd, &st) < 0)
+        return -errno;
+    file->dev = st.st_dev;
+    file->ino = st.st_ino;
+    return 0;
+}
+
+/* The file that the call before had at the same place, mapped still. A mapped file's numbers are
+ * nobody else's. */
+static bool is_kept(const struct hv_machine *m, const struct kvm_file *file)
+{
+    return m->nkept < m->nfiles && memcmp(&m->files[m->nkept], file, sizeof(*file)) == 0;
+}
+
+static uint64_t end_of(const struct hv_machine *m, unsigned int n)
+{
+    return n > 0 ? m->files[n - 1].at + m->files[n - 1].size : 0;
+}
+
+int kvm_bulk_settle(struct hv_machine *m)
+{
+    uint64_t start = end_of(m, m->nkept), end = end_of(m, m->nfiles);
+
+    if (m->nkept == m->nfiles)
+        return 0;
+    if (munmap(m->bulk + start, end - start) < 0)
+        return -errno;
+    m->nfiles = m->nkept;
     return 0;
 }
 
 int kvm_bulk_detach(struct hv_machine *m)
 {
-    if (m->bulk_used == 0)
-        return 0;
-    if (munmap(m->bulk, m->bulk_used) < 0)
-        return -errno;
-    m->bulk_used = 0;
+    m->nkept = 0;
+    return kvm_bulk_settle(m);
+}
+
+static int map_file(struct hv_machine *m, const struct kvm_file *file, int fd)
+{
+    int r = kvm_bulk_settle(m);
+    void *got;
+
+    if (r == 0)
+        r = make_room(m, file->at + file->size);
+    if (r < 0)
+        return r;
+    /* Private: kernels before 6.7 refuse a shared mapping of what is sealed. */
+    got = mmap(m->bulk + file->at, file->size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0);
+    if (got == MAP_FAILED)
+        return errno == EEXIST ? -ENOBUFS : -errno;
+    m->files[m->nfiles++] = *file;
+    m->nkept = m->nfiles;
+    return 0;
+}
+
+int kvm_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len)
+{
+    struct kvm_file file = {.at = addr - HL_ABI_BULK_ADDR, .len = len};
+    int r;
+
+    if (!m->snap || addr < HL_ABI_BULK_ADDR || file.at % UNIT || file.at < end_of(m, m->nkept) ||
+        len == 0 || file.at >= HL_ABI_BULK_SIZE || len > HL_ABI_BULK_SIZE - file.at ||
+        m->nkept == HL_ABI_MAX_PARAMS)
+        return -EINVAL;
+    if (m->host->bulk_tables < 0)
+        return -EOPNOTSUPP;
+    file.size = (len + UNIT - 1) / UNIT * UNIT;
+    r = identify(&file, fd);
+    if (r < 0)
+        return r;
+    if (!is_kept(m, &file))
+        return map_file(m, &file, fd);
+    m->nkept++;
     return 0;
 }
 
@@ -181,7 +234,8 @@ static void leave_region(struct hv_machine *m)
     if (munmap(m->bulk - KVM_BULK_TABLES_SIZE, KVM_BULK_TABLES_SIZE + HL_ABI_BULK_SIZE) == 0)
         region_give_back(m->bulk_region);
     m->bulk = NULL;
-    m->bulk_used = m->bulk_slot = 0;
+    m->bulk_slot = 0;
+    m->nfiles = m->nkept = 0;
 }
 
 int kvm_bulk_unbind(struct hv_machine *m)

@@ -101,6 +101,12 @@ struct kvm_span {
     bool zero; /* zero in the snapshot: cleared, not copied */
 };
 
+/* A file in the bulk window: bytes from its start, with the mapping's size; who it is. */
+struct kvm_file {
+    uint64_t at, size, len;
+    uint64_t dev, ino;
+};
+
 struct hv_machine {
     struct hv_host *host;
     int vm_fd, vcpu_fd;
@@ -126,7 +132,10 @@ struct hv_machine {
 
     uint8_t *bulk; /* hv/kvm_bulk.c: the window's place, NULL while it has none */
     int bulk_region;
-    uint64_t bulk_slot, bulk_used; /* bytes of the window: that KVM knows of, that have files */
+    uint64_t bulk_slot; /* bytes of the window that KVM knows of */
+    struct kvm_file files[HL_ABI_MAX_PARAMS];
+    unsigned int nfiles,
+        nkept; /* mapped; of those, the coming call's. Others are not entered with */
 
     struct kvm_dirty_gfn *ring; /* hv/kvm_ring.c */
     uint32_t ring_next;         /* first entry not taken, modulo their number */
@@ -205,6 +214,7 @@ int kvm_protect(struct hv_machine *m, hl_gpa addr, uint64_t len, enum hv_prot pr
 /* kvm_bulk.c */
 int kvm_bulk_tables(int *out); /* memfd with the window's tables */
 int kvm_attach(struct hv_machine *m, hl_gpa addr, int fd, uint64_t len);
+int kvm_bulk_settle(struct hv_machine *m); /* unmaps what is not the coming call's */
 int kvm_bulk_detach(struct hv_machine *m);
 int kvm_bulk_unbind(struct hv_machine *m);
 void kvm_bulk_free(struct hv_machine *m); /* after the VM */

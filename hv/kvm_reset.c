@@ -250,14 +250,14 @@ void kvm_reset_registers(struct hv_machine *m)
     }
 }
 
-/* All but the guest's own memory. */
+/* All but memory. */
 static int reset_state(struct hv_machine *m, unsigned int skip)
 {
-    int r = kvm_bulk_detach(m);
+    int r = 0;
 
     if (!(skip & HV_SKIP_REGS)) {
         kvm_reset_registers(m);
-        if (r == 0 && m->debug_touched)
+        if (m->debug_touched)
             r = kvm_clear_debug(m);
         m->debug_touched = false;
     }
@@ -276,13 +276,16 @@ int kvm_reset(struct hv_machine *m, unsigned int skip, uint64_t *pages)
     *pages = 0;
     if (!m->snap || m->tables_changed || m->collected)
         return 1;
+    m->nkept = 0;
     r = reset_memory(m, skip, pages);
     return r < 0 ? r : reset_state(m, skip);
 }
 
 int kvm_rewind(struct hv_machine *m)
 {
-    return m->snap ? reset_state(m, 0) : 1;
+    int r = m->snap ? kvm_bulk_detach(m) : 1;
+
+    return r == 0 ? reset_state(m, 0) : r;
 }
 
 /* The hot set is what was written since it was emptied, and is emptied for the next time: to hear

@@ -133,6 +133,58 @@ START_TEST(test_next_file)
 }
 END_TEST
 
+static bool is_mapped(const struct hv_machine *m, uint64_t at)
+{
+    unsigned char vec;
+
+    return mincore(m->bulk + at, 4096, &vec) == 0;
+}
+
+/* The same file in the next call is still there, and nothing else is. */
+START_TEST(test_kept)
+{
+    struct hv_machine *m = BOUND(read_at);
+    int a = file_of(UNIT, 100), b = file_of(UNIT, 200), c = file_of(2 * UNIT, 300);
+
+    attach(m, BULK, a, UNIT);
+    attach(m, BULK + UNIT, b, UNIT);
+    ck_assert_uint_eq(read_at(m, BULK + UNIT), 200);
+    test_reset(m, 0);
+    test_expect_audit(m, NULL);
+    ck_assert(is_mapped(m, 0) && is_mapped(m, UNIT));
+    attach(m, BULK, a, UNIT); /* the first as before, the other another */
+    attach(m, BULK + UNIT, c, 2 * UNIT);
+    ck_assert_uint_eq(read_at(m, BULK), 100);
+    ck_assert_uint_eq(read_at(m, BULK + UNIT), 300);
+    test_reset(m, 0);
+    attach(m, BULK, a, UNIT); /* the first alone */
+    ck_assert_uint_eq(read_at(m, BULK), 100);
+    ck_assert(!is_mapped(m, UNIT));
+    test_reset(m, 0);
+    attach(m, BULK, b, UNIT); /* another in its place */
+    ck_assert_uint_eq(read_at(m, BULK), 200);
+    test_reset(m, 0);
+    attach(m, BULK, b, UNIT - 4096); /* not as long */
+    ck_assert_uint_eq(read_at(m, BULK), 200);
+    test_reset(m, 0);
+    ck_assert_int_eq(hv.relax(m), 0);
+    ck_assert(!is_mapped(m, 0));
+    attach(m, BULK, b, UNIT);
+    ck_assert_int_eq(hv.relax(m), 0); /* the coming call's stay */
+    ck_assert_uint_eq(read_at(m, BULK), 200);
+    test_reset(m, 0);
+    ck_assert_uint_eq(read_at(m, GUEST_DATA), 0x5a5a5a5a5a5a5a5a); /* a call without any */
+    ck_assert(!is_mapped(m, 0));
+    read_fails(m, BULK);
+    ck_assert_int_eq(hv.unbind(m), 0);
+    ck_assert_ptr_null(m->bulk);
+    test_free(m);
+    close(a);
+    close(b);
+    close(c);
+}
+END_TEST
+
 START_TEST(test_not_writable)
 {
     struct hv_machine *m = BOUND(write_at);
@@ -268,6 +320,7 @@ int main(void)
     tcase_add_test(tc, test_reads);
     tcase_add_test(tc, test_ends);
     tcase_add_test(tc, test_next_file);
+    tcase_add_test(tc, test_kept);
     tcase_add_test(tc, test_not_writable);
     tcase_add_test(tc, test_nothing_there);
     tcase_add_test(tc, test_refused);
