@@ -359,14 +359,14 @@ START_TEST(test_not_alone)
 }
 END_TEST
 
-/* More long calls than threads for them: all get on, although the first one never ends. */
+/* More long calls than threads for them: all get on, although the first and the last never end. */
 START_TEST(test_long_calls_take_turns)
 {
     struct rig_response response;
     uint32_t stream = 101;
     int fd, other;
 
-    limits.max_instances = 6;
+    limits.max_instances = 7;
     settings.long_threads = 1;
     start();
     fd = rig_connect(&rig);
@@ -377,14 +377,20 @@ START_TEST(test_long_calls_take_turns)
     for (uint32_t i = 0; i < 5; i++)
         rig_invoke(fd, 2 * i + 5, &hold);
     rig_await_counter(other, &stream, "long_runs", 6);
+    rig_invoke(fd, 15, &(struct rig_call){.function = "spin", .call_id = 8});
+    rig_await_counter(other, &stream, "long_runs", 7);
     fake_hold(false);
     for (uint32_t i = 0; i < 5; i++)
         receive_ok(fd);
-    rig_cancel(fd, 101, 7);
-    ck_assert(rig_receive(fd, &response));
-    ck_assert_uint_eq(response.stream, 3);
-    ck_assert_int_eq(response.envelope.code, HL_STATUS_CANCELLED);
-    rig_response_free(&response);
+    for (uint32_t i = 0; i < 2; i++) {
+        rig_cancel(fd, 101 + 2 * i, 7 + i);
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_uint_eq(response.stream, 3 + 12 * i);
+        ck_assert_int_eq(response.envelope.code, HL_STATUS_CANCELLED);
+        rig_response_free(&response);
+        ck_assert(rig_receive(fd, &response)); /* to the request to cancel it */
+        rig_response_free(&response);
+    }
     close(fd);
     close(other);
     rig_stop(&rig);
