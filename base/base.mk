@@ -7,6 +7,8 @@ libbase_la_SOURCES = \
 	base/hltypes.h \
 	base/host_policy.c \
 	base/host_policy.h \
+	base/io.c \
+	base/io.h \
 	base/list.h \
 	base/spin.c \
 	base/spin.h \

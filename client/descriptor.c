@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "client/client.h"
 
 #define NEEDED_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
@@ -62,21 +63,6 @@ struct copy {
     uint8_t *buffer; /* once the kernel does not copy this kind of file by itself */
 };
 
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 static ssize_t copy_by_kernel(struct copy *copy, size_t most)
 {
     off_t at = (off_t)copy->done;
@@ -90,7 +76,7 @@ static ssize_t copy_by_hand(struct copy *copy, size_t most)
     size_t len = most < COPY_SIZE ? most : COPY_SIZE;
     ssize_t n = copy->regular ? pread(copy->from, copy->buffer, len, (off_t)copy->done)
                               : read(copy->from, copy->buffer, len);
-    int r = n > 0 ? write_all(copy->to, copy->buffer, (size_t)n) : 0;
+    int r = n > 0 ? hl_write_all(copy->to, copy->buffer, (size_t)n) : 0;
 
     if (r < 0) {
         errno = -r;

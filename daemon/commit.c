@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 
 #define COPY_SIZE   (256u << 10)
 #define STATE_SMALL (512u << 10)
@@ -32,21 +33,6 @@ void commit_fini(struct commit *commit)
     hl_cleanup_closep(&commit->fd);
     commit->fd = -1;
     charge_release(&commit->memory);
-}
-
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
 }
 
 /* Appends file->size bytes of from, and their digest to file. */
@@ -68,7 +54,7 @@ static int append(int to, int from, struct commit_file *file)
         if (n <= 0)
             return n < 0 ? -errno : -EIO;
         crypto_hash_sha256_update(&hash, buf, (size_t)n);
-        r = write_all(to, buf, (size_t)n);
+        r = hl_write_all(to, buf, (size_t)n);
         if (r < 0)
             return r;
         at += (uint64_t)n;
@@ -83,7 +69,7 @@ static int begin(struct commit *commit, const struct program *program)
     commit->fd = memfd_create("hld-commit", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (commit->fd < 0)
         return -errno;
-    return write_all(commit->fd, program->elf, program->elf_size);
+    return hl_write_all(commit->fd, program->elf, program->elf_size);
 }
 
 /* A file is there twice until it has been appended. */

@@ -248,11 +248,15 @@ tests_unit_test_descriptors_SOURCES = $(ENGINE_RIG) tests/unit/test_descriptors.
 tests_unit_test_descriptors_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_descriptors_LDADD = $(ENGINE_TEST_LIBS)
 
-check_PROGRAMS += tests/unit/test_bulk
-TESTS += tests/unit/test_bulk
-tests_unit_test_bulk_SOURCES = $(ENGINE_RIG) tests/unit/test_bulk.c
+check_PROGRAMS += tests/unit/test_bulk tests/unit/test_bulk_results
+TESTS += tests/unit/test_bulk tests/unit/test_bulk_results
+BULK_RIG = $(ENGINE_RIG) tests/unit/bulk_rig.c tests/unit/bulk_rig.h
+tests_unit_test_bulk_SOURCES = $(BULK_RIG) tests/unit/test_bulk.c
 tests_unit_test_bulk_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_bulk_LDADD = $(ENGINE_TEST_LIBS)
+tests_unit_test_bulk_results_SOURCES = $(BULK_RIG) tests/unit/test_bulk_results.c
+tests_unit_test_bulk_results_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_bulk_results_LDADD = $(ENGINE_TEST_LIBS)
 
 check_PROGRAMS += tests/unit/test_pool
 TESTS += tests/unit/test_pool

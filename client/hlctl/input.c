@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 
 #define PIECE 65536u
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
@@ -40,26 +41,11 @@ static ssize_t read_up_to(int fd, uint8_t *data, size_t size)
     return (ssize_t)len;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 /* The first bytes, then what else fd has, into a memfd. */
 static int collect(int memfd, int fd, const uint8_t *first, size_t len, uint64_t *size)
 {
     _cleanup_free_ uint8_t *piece = malloc(PIECE);
-    int r = write_all(memfd, first, len);
+    int r = hl_write_all(memfd, first, len);
 
     *size = len;
     if (!piece)
@@ -70,7 +56,7 @@ static int collect(int memfd, int fd, const uint8_t *first, size_t len, uint64_t
         if (n <= 0)
             return (int)n;
         *size += (size_t)n;
-        r = *size > UINT32_MAX ? -EFBIG : write_all(memfd, piece, (size_t)n);
+        r = *size > UINT32_MAX ? -EFBIG : hl_write_all(memfd, piece, (size_t)n);
     }
     return r;
 }
