@@ -88,7 +88,7 @@ static uint64_t total(const struct engine *engine, enum counter stat)
     return sum;
 }
 
-#define GAUGES 5
+#define GAUGES 7
 
 static void send_stats(struct stats_job *job)
 {
@@ -105,6 +105,8 @@ static void send_stats(struct stats_job *job)
         {"now_vms", budget_used(&engine->budget, BUDGET_VMS)},
         {"now_guest_memory", budget_used(&engine->budget, BUDGET_GUEST_MEMORY)},
         {"now_client_bytes", budget_used(&engine->budget, BUDGET_CLIENT_BYTES)},
+        {"now_bulk_bytes", budget_used(&engine->budget, BUDGET_BULK)},
+        {"now_descriptors", budget_used(&engine->budget, BUDGET_DESCRIPTORS)},
     };
     _cleanup_free_ Hl__V1__ImageStats *images = calloc(job->count + 1, sizeof(*images));
     _cleanup_free_ Hl__V1__ImageStats **image_list = calloc(job->count + 1, sizeof(*image_list));
