@@ -463,9 +463,26 @@ static void read_once(struct conn *conn)
 
 /* --- waiting for the socket ----------------------------------------------------------------- */
 
+static int wanted(const struct conn *conn)
+{
+    return (conn->reading ? UV_READABLE : 0) | (conn->late ? UV_WRITABLE : 0);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void poll_for(struct conn *conn, int want)
+{
+    conn->polled = want;
+    if (want == 0)
+        uv_poll_stop(&conn->poll);
+    else if (uv_poll_start(&conn->poll, want, on_poll) < 0)
+        conn_close(conn);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct conn *conn = poll->data;
+    bool stale = (events & ~wanted(conn)) != 0;
 
     if (conn->closing)
         return;
@@ -477,19 +494,17 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         conn_writable(conn);
     if (events & UV_READABLE && conn->reading && !conn->closing)
         read_once(conn);
+    stale |= (conn->polled & ~wanted(conn) & UV_WRITABLE) != 0; /* it would be reported at once */
+    if (stale && !conn->closing && conn->polled != wanted(conn))
+        poll_for(conn, wanted(conn));
 }
 
+/* A change is two system calls, and reading mostly stops to go on in the same turn: what is not
+ * wanted any more is taken out when it is reported in vain. */
 void conn_poll(struct conn *conn)
 {
-    int want = (conn->reading ? UV_READABLE : 0) | (conn->late ? UV_WRITABLE : 0);
-
-    if (conn->closing || want == conn->polled)
-        return;
-    conn->polled = want;
-    if (want == 0)
-        uv_poll_stop(&conn->poll);
-    else if (uv_poll_start(&conn->poll, want, on_poll) < 0)
-        conn_close(conn);
+    if (!conn->closing && (wanted(conn) & ~conn->polled) != 0)
+        poll_for(conn, wanted(conn));
 }
 
 static void set_reading(struct conn *conn, bool want)
