@@ -427,7 +427,9 @@ static void take_bytes(struct conn *conn, size_t n)
     conn->end += n;
     if (conn->discard > 0 || n == 0)
         conn_drop_descriptors(conn);
-    if (conn->end == conn->cap)
+    /* Descriptors are for the frames at hand: those are served before more can come, so that each
+     * frame may bring as many as are kept, however many are sent ahead. */
+    if (conn->end == conn->cap || conn->descriptors.count > 0)
         set_reading(conn, false);
     conn->read_ns = hv_now_ns();
     shard_ready(conn->shard, conn);
