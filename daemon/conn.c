@@ -318,6 +318,7 @@ static void settle(struct conn *conn, const struct frame_header *header, bool kn
 
     if (conn->eof && !full) {
         conn->start = conn->end;
+        conn_drop_descriptors(conn);
         no_more_comes(conn);
         if (conn->closing)
             return;
@@ -407,6 +408,7 @@ static void on_eof(struct conn *conn)
     if (list_empty(&conn->ready_link)) { /* half a frame, which will never be whole */
         conn->start = conn->end;
         conn->partial_ns = 0;
+        conn_drop_descriptors(conn);
         no_more_comes(conn);
     }
     if (conn->closing)
