@@ -11,10 +11,15 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "daemon/conn.h"
 #include "daemon/engine.h"
 #include "daemon/shard.h"
+
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04 /* what a listening socket that was handed to us may ask for */
+#endif
 
 /* Returns: 0; -ENOBUFS when not all of them could be kept. */
 static int keep_all(struct conn *conn, const struct cmsghdr *cmsg)
@@ -32,14 +37,27 @@ static int keep_all(struct conn *conn, const struct cmsghdr *cmsg)
     return r;
 }
 
+static void close_pidfd(const struct cmsghdr *cmsg)
+{
+    int fd;
+
+    memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+    if (fd >= 0) /* an error otherwise */
+        close(fd);
+}
+
 void conn_keep_descriptors(struct conn *conn, struct msghdr *msg)
 {
     int r = msg->msg_flags & MSG_CTRUNC ? -ENOBUFS : 0;
 
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg))
-        if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
-            keep_all(conn, cmsg) < 0)
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+        if (cmsg->cmsg_level != SOL_SOCKET)
+            continue;
+        if (cmsg->cmsg_type == SCM_PIDFD)
+            close_pidfd(cmsg);
+        else if (cmsg->cmsg_type == SCM_RIGHTS && keep_all(conn, cmsg) < 0)
             r = -ENOBUFS;
+    }
     if (r == 0 && !charge_set(&conn->descriptors_charge, &conn->shard->engine->budget,
                               BUDGET_DESCRIPTORS, conn->descriptors.count))
         r = -ENOBUFS;
