@@ -20,7 +20,8 @@
 #include "hv/timer.h"
 #include "proto/frame.h"
 
-#define WRITE_MAX  (16u << 20) /* past it the connection ends */
+#define WRITE_MAX  (16u << 20)              /* past it the connection ends */
+#define LATE_KEPT  (2u * FRAME_PAYLOAD_MAX) /* of memory: one of the largest replies */
 #define CORK_NS    200000u
 #define CORK_BYTES 65536u
 
@@ -43,9 +44,9 @@ static void written(struct conn *conn, size_t n)
     conn->stalled_ns = conn->write_bytes > 0 ? hv_now_ns() : 0;
 }
 
-static void trim(struct conn *conn)
+static void trim(struct conn *conn, size_t keep)
 {
-    buffer_trim(&conn->out, CONN_BUFFER_KEPT);
+    buffer_trim(&conn->out, keep);
     (void)charge_writes(conn, conn->write_bytes);
 }
 
@@ -54,7 +55,7 @@ static bool write_out(struct conn *conn)
 {
     ssize_t n = send(conn->fd, buffer_data(&conn->out), conn->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+    if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
         conn_close(conn);
         return false;
     }
@@ -82,7 +83,7 @@ void conn_flush(struct conn *conn)
         return;
     if (write_out(conn)) {
         if (++conn->small_writes > CONN_SMALL_MANY && conn->out.size > CONN_BUFFER_KEPT)
-            trim(conn);
+            trim(conn, CONN_BUFFER_KEPT);
     } else if (!conn->closing) {
         wait_for_socket(conn);
     }
@@ -90,8 +91,10 @@ void conn_flush(struct conn *conn)
 
 void conn_writable(struct conn *conn)
 {
-    if (write_out(conn))
+    if (write_out(conn)) {
         conn->late = false;
+        trim(conn, LATE_KEPT);
+    }
     if (conn->closing)
         return;
     conn_poll(conn);
