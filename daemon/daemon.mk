@@ -248,6 +248,12 @@ tests_unit_test_descriptors_SOURCES = $(ENGINE_RIG) tests/unit/test_descriptors.
 tests_unit_test_descriptors_CFLAGS = $(ENGINE_TEST_CFLAGS)
 tests_unit_test_descriptors_LDADD = $(ENGINE_TEST_LIBS)
 
+check_PROGRAMS += tests/unit/test_conn_kept
+TESTS += tests/unit/test_conn_kept
+tests_unit_test_conn_kept_SOURCES = tests/unit/test_conn_kept.c
+tests_unit_test_conn_kept_CFLAGS = $(ENGINE_TEST_CFLAGS)
+tests_unit_test_conn_kept_LDADD = $(ENGINE_TEST_LIBS)
+
 check_PROGRAMS += tests/unit/test_bulk tests/unit/test_bulk_results
 TESTS += tests/unit/test_bulk tests/unit/test_bulk_results
 BULK_RIG = $(ENGINE_RIG) tests/unit/bulk_rig.c tests/unit/bulk_rig.h
