@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -84,6 +85,8 @@ void conn_close(struct conn *conn)
     drop_uploads(conn);
     conn_forget_descriptors(conn);
     uv_close((uv_handle_t *)&conn->poll, on_handle_closed);
+    close(conn->fd); /* now: another connection may be waiting for its number */
+    conn->fd = -1;
     uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
     shard_conn_closed(conn->shard);
 }

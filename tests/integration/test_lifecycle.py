@@ -298,6 +298,7 @@ class Lifecycle(harness.unittest.TestCase):
         time.sleep(0.3)  # more than that are on their way
         for connection in connections:
             connection.close()
+        harness.wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) < 40, "room in the table")
         with daemon.connect() as connection:
             connection.ping()
             connection.register("echo", harness.read_guest("echo"))
