@@ -68,23 +68,16 @@ def beside_floors(usual, asleep, kind, name):
 
 
 def bulk_argument(results):
-    runs = case(results, "bulk")
-    small, large = middle_of([{row["bytes"]: row for row in run if row["how"] == "memfd"}
-                              for run in runs])
+    pairs = []
+    for small, large in case(results, "bulk", "compared"):
+        for row in (small, large):
+            if row["errors"]:
+                raise Unmeasured(row.get("first_error", "calls failed"))
+        pairs.append((large["latency"], small["latency"]))
+    large, small = sorted(pairs, key=lambda pair: pair[0]["p50"] / pair[1]["p50"])[len(pairs) // 2]
     return (large["p50"] / small["p50"],
             [("1 GiB p50", large["p50"], "ns"), ("4 KiB p50", small["p50"], "ns")],
             f"of least times {large['min'] / small['min']:.2f}")
-
-
-def middle_of(runs):
-    """Latencies of 4 KiB and of 1 GiB in the run whose ratio is the median one."""
-    pairs = []
-    for run in runs:
-        for size in (4096, GIB):
-            if run[size]["errors"]:
-                raise Unmeasured(run[size].get("first_error", "calls failed"))
-        pairs.append([run[size]["latency"] for size in (4096, GIB)])
-    return sorted(pairs, key=lambda pair: pair[1]["p50"] / pair[0]["p50"])[len(pairs) // 2]
 
 
 def middle(pairs):
