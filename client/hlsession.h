@@ -42,9 +42,11 @@ HL_PUBLIC int hl_session_rollback(struct hl_client *client, const char *id, uint
 HL_PUBLIC int hl_session_forget(struct hl_client *client, const char *id, uint64_t checkpoint,
                                 struct hl_client_error *err);
 /* Makes an image of the state of a checkpoint, 0: of now. The session goes on. private: callable by
- * the owner alone, as it is if the parent is private. bytes (unless NULL): stored for it alone. */
+ * the owner alone, as it is if the parent is private. flatten: the whole state is stored for it, to
+ * be the root of what is made of it; otherwise what differs from the family's. bytes (unless NULL):
+ * of what differs. */
 HL_PUBLIC int hl_session_commit(struct hl_client *client, const char *id, uint64_t checkpoint,
-                                const char *name, bool is_private, uint64_t *bytes,
+                                const char *name, bool is_private, bool flatten, uint64_t *bytes,
                                 struct hl_client_error *err);
 HL_PUBLIC int hl_session_close(struct hl_client *client, const char *id,
                                struct hl_client_error *err);

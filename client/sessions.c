@@ -87,7 +87,7 @@ int hl_session_forget(struct hl_client *client, const char *id, uint64_t checkpo
 }
 
 int hl_session_commit(struct hl_client *client, const char *id, uint64_t checkpoint,
-                      const char *name, bool is_private, uint64_t *bytes,
+                      const char *name, bool is_private, bool flatten, uint64_t *bytes,
                       struct hl_client_error *err)
 {
     Hl__V1__CommitRequest request = HL__V1__COMMIT_REQUEST__INIT;
@@ -98,6 +98,7 @@ int hl_session_commit(struct hl_client *client, const char *id, uint64_t checkpo
     request.checkpoint = checkpoint;
     request.name = (char *)name;
     request.private_ = is_private;
+    request.flatten = flatten;
     r = run(client, "Commit", &request.base, &hl__v1__commit_response__descriptor, &message, err);
     if (r == 0 && bytes)
         *bytes = ((const Hl__V1__CommitResponse *)message)->state_bytes;

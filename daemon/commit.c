@@ -95,27 +95,28 @@ static int put_root(struct commit *commit, const struct snapshot *root, const st
     return r;
 }
 
-static int put_pages(struct commit *commit, const struct history *history,
-                     const struct checkpoint *to, const struct snapshot *root,
-                     const struct hv_backend *hv, const struct snapshot_key *key,
-                     struct hl_error *err)
+/* The session's own state, as pages says, into file. */
+static int put_state(struct commit *commit, const struct commit_request *request,
+                     enum history_pages pages, const struct snapshot *root,
+                     const struct snapshot_key *key, struct commit_file *file, struct hl_error *err)
 {
     _cleanup_close_ int fd = -1;
-    int r =
-        history_commit(&fd, &commit->pages.size, history, to, root, hv, key, reserve, commit, err);
+    int r = history_commit(&fd, &file->size, request->history, request->to, pages, root,
+                           request->hv, key, reserve, commit, err);
 
     if (r == 0)
-        r = append(commit->fd, fd, &commit->pages);
-    commit->size += commit->pages.size;
+        r = append(commit->fd, fd, file);
+    commit->size += file->size;
     return r;
 }
 
-int commit_make(struct commit *commit, const struct program *program, const struct history *history,
-                const struct checkpoint *to, const struct hv_backend *hv,
+int commit_make(struct commit *commit, const struct commit_request *request,
                 const struct snapshot_key *key, struct budget *budget, struct hl_error *err)
 {
+    const struct program *program = request->program;
     const struct snapshot_key own = program_state_key(&program->entry, key);
     const struct snapshot *root = snapshot_root(program->snap);
+    bool flatten = request->flatten;
     int r;
 
     if (!root || program->entry.state_size > STATE_SMALL)
@@ -126,9 +127,11 @@ int commit_make(struct commit *commit, const struct program *program, const stru
         return hl_error_set(err, -ENOBUFS, "no room for another program now");
     r = begin(commit, program);
     if (r == 0)
-        r = put_root(commit, root, hv, &own, err);
+        r = flatten ? put_state(commit, request, HISTORY_ALL, NULL, &own, &commit->root, err)
+                    : put_root(commit, root, request->hv, &own, err);
     if (r == 0)
-        r = put_pages(commit, history, to, root, hv, &own, err);
+        r = put_state(commit, request, flatten ? HISTORY_NONE : HISTORY_DIFFERENT, root, &own,
+                      &commit->pages, err);
     if (r == 0 && fcntl(commit->fd, F_ADD_SEALS, SEALS) < 0)
         r = -errno;
     (void)charge_set(&commit->memory, budget, BUDGET_PROGRAMS, commit->size);

@@ -24,10 +24,17 @@ struct commit {
     struct charge memory; /* of BUDGET_PROGRAMS */
 };
 
+struct commit_request {
+    const struct program *program; /* that the session is of */
+    const struct history *history;
+    const struct checkpoint *to;
+    const struct hv_backend *hv;
+    bool flatten; /* nothing of the parent's files: the whole state is its root */
+};
+
 /* Blocks, any thread; the history is the caller's alone meanwhile. Returns: 0; -ENOBUFS where the
  * budget has no room; as history_commit. */
-int commit_make(struct commit *commit, const struct program *program, const struct history *history,
-                const struct checkpoint *to, const struct hv_backend *hv,
+int commit_make(struct commit *commit, const struct commit_request *request,
                 const struct snapshot_key *key, struct budget *budget, struct hl_error *err);
 void commit_fini(struct commit *commit);
 

@@ -177,6 +177,7 @@ static void serve_commit(const struct request *request)
         return;
     memcpy(use->name, message->name, strlen(message->name) + 1);
     use->private_ = message->private_;
+    use->flatten = message->flatten;
     session_ask(use, session_home(use->from, use->id));
 }
 

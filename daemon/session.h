@@ -85,7 +85,7 @@ struct session_use {
     uint64_t checkpoint;     /* asked for, or made; 0: as it was opened */
     uint64_t pages, bytes;
     char name[HL_NAME_MAX + 1];    /* commit: of the image */
-    bool private_;                 /* likewise */
+    bool private_, flatten;        /* likewise */
     struct session_commit *commit; /* while that is made */
     const char *failed;            /* a call that the session does not survive, and why */
     bool move;                     /* a rollback into another instance */

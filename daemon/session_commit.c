@@ -128,8 +128,13 @@ static int make(struct session_commit *c)
     }
     if (r < 0)
         return r;
-    return commit_make(&c->commit, s->pool->program, s->history, to, engine->hv, images_key(engine),
-                       &engine->budget, &use->err);
+    return commit_make(&c->commit,
+                       &(struct commit_request){.program = s->pool->program,
+                                                .history = s->history,
+                                                .to = to,
+                                                .hv = engine->hv,
+                                                .flatten = use->flatten},
+                       images_key(engine), &engine->budget, &use->err);
 }
 
 static void make_work(uv_work_t *uv)

@@ -54,15 +54,17 @@ int history_move(struct history *history, struct instance *inst, const struct ch
                  uint64_t *pages, struct hl_error *err);
 
 /* The state at `to` as a file that snapshot_file_load_over takes: the pages that differ from
- * root's, which is the snapshot of the history's instances or what that one lies over. As at READY,
- * the I/O window and memory that is not handed out are zeros. Any thread, while no other uses the
+ * root's, which is the snapshot of the history's instances or what that one lies over; all pages,
+ * as a root of its own (root is not looked at); or none of them, to lie over that. As at READY, the
+ * I/O window and memory that is not handed out are zeros. Any thread, while no other uses the
  * history. reserve (unless NULL) is asked before so many bytes are allocated. Returns: -ENOBUFS
  * when it says no; as snapshot_file_write. */
+enum history_pages { HISTORY_DIFFERENT, HISTORY_ALL, HISTORY_NONE };
 int history_commit(int *fd, uint64_t *size, const struct history *history,
-                   const struct checkpoint *to, const struct snapshot *root,
-                   const struct hv_backend *hv, const struct snapshot_key *key,
-                   bool (*reserve)(void *opaque, uint64_t bytes), void *opaque,
-                   struct hl_error *err);
+                   const struct checkpoint *to, enum history_pages pages,
+                   const struct snapshot *root, const struct hv_backend *hv,
+                   const struct snapshot_key *key, bool (*reserve)(void *opaque, uint64_t bytes),
+                   void *opaque, struct hl_error *err);
 
 /* snap in one file, with what it lies over. Returns: likewise. */
 int snapshot_flat_write(int *fd, uint64_t *size, const struct snapshot *snap,

@@ -174,20 +174,21 @@ static int write_state(int *fd, uint64_t *size, struct state *state, uint64_t re
 }
 
 int history_commit(int *fd, uint64_t *size, const struct history *history,
-                   const struct checkpoint *to, const struct snapshot *root,
-                   const struct hv_backend *hv, const struct snapshot_key *key,
-                   bool (*reserve)(void *opaque, uint64_t bytes), void *opaque,
-                   struct hl_error *err)
+                   const struct checkpoint *to, enum history_pages pages,
+                   const struct snapshot *root, const struct hv_backend *hv,
+                   const struct snapshot_key *key, bool (*reserve)(void *opaque, uint64_t bytes),
+                   void *opaque, struct hl_error *err)
 {
     _cleanup_(state_fini) struct state state = {.snap = history->snap,
                                                 .tree = to ? to->tree : NULL};
     const struct reserve asked = {reserve, opaque};
 
-    if (root != history->snap && root != history->snap->root)
+    if (pages == HISTORY_DIFFERENT && root != history->snap && root != history->snap->root)
         return hl_error_set(err, -EINVAL, "the history is of another family");
     if (take_books(&state, to) < 0)
         return hl_error_set(err, -ENOMEM, "no memory to commit a session");
-    find_differences(&state, root);
+    if (pages != HISTORY_NONE)
+        find_differences(&state, pages == HISTORY_ALL ? NULL : root);
     return write_state(fd, size, &state, hv_now_ns() + history->snap->clock_ahead, hv, key, &asked,
                        err);
 }

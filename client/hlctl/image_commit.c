@@ -20,7 +20,8 @@ static int run(struct hlctl *ctl)
     if (r != 0)
         return r;
     if (hl_session_commit(ctl->client, ctl->args[0], checkpoint, ctl->args[1],
-                          option_get(ctl, "private") != NULL, &bytes, &err) < 0)
+                          option_get(ctl, "private") != NULL, option_get(ctl, "flatten") != NULL,
+                          &bytes, &err) < 0)
         return fail_with(ctl, &err);
     if (ctl->json)
         return print_json_line(
@@ -39,6 +40,7 @@ const struct verb verb_image_commit = {
     .max_args = 2,
     .options =
         {
+            {"flatten", NULL, "store all of it, sharing nothing with the images before"},
             {"checkpoint", "N", "the state of this checkpoint; otherwise that of now"},
             {"private", NULL, "only you may call it"},
         },

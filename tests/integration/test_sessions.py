@@ -41,8 +41,9 @@ class Session:
     def rollback(self, number):
         return self.connection.call("Sessions.Rollback", {"session": self.id, "checkpoint": number})
 
-    def commit(self, name, checkpoint=0, private=False):
+    def commit(self, name, checkpoint=0, private=False, flatten=False):
         return self.connection.call("Sessions.Commit", {"session": self.id, "name": name,
+                                                        "flatten": flatten,
                                                         "checkpoint": checkpoint,
                                                         "private": private})["state_bytes"]
 
@@ -531,6 +532,44 @@ class Commits(harness.unittest.TestCase):
             for name in images:
                 connection.call("Unregister", {"name": name})
         harness.wait_until(lambda: self.stored(daemon) == {}, "all files to go")
+
+    def test_flatten(self):
+        """All of the state for itself, to be shared by what is made of it."""
+        daemon = self.start()
+        with daemon.connect() as connection:
+            session = Session(connection)
+            session.invoke("fill", ("u32", 0), ("u32", 512), ("u64", 7))
+            session.invoke("count")
+            session.commit("shared")
+            size = session.commit("flat", flatten=True)
+            self.assertLess(size, 64 * 1024)
+            session.close()
+            child = Session(connection, "flat")
+            child.invoke("fill", ("u32", 40), ("u32", 2), ("u64", 9))
+            self.assertLess(child.commit("child"), 256 * 1024)
+            child.close()
+            images = {name: connection.call("Inspect", {"name": name})["image"]
+                      for name in ("shared", "flat", "child")}
+            self.assertGreater(images["flat"]["root_bytes"], 512 * 4096)
+            self.assertLess(images["shared"]["root_bytes"], 512 * 4096)
+            self.assertEqual(images["flat"]["parent"], "state")
+            for name in ("state", "shared"):
+                connection.call("Unregister", {"name": name})
+            harness.hlctl(daemon, "image", "inspect", "flat", check=0)
+        for _ in range(2):
+            with daemon.connect() as connection:
+                for name, cell, value in (("flat", 40, 47), ("child", 40, 49), ("child", 3, 10)):
+                    for _ in range(3):
+                        self.assertEqual(connection.invoke(name, "peek", ("u32", cell)), value)
+                self.assertEqual(connection.invoke("flat", "count"), 1002)
+                self.assertEqual(connection.call("Stats")["counters"].get("audit_failures", 0), 0)
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+        with daemon.connect() as connection:
+            session = harness.hlctl(daemon, "session", "open", "child", check=0).stdout.decode()
+            harness.hlctl(daemon, "image", "commit", session.strip(), "again", "--flatten",
+                          check=0)
+            self.assertEqual(connection.invoke("again", "peek", ("u32", 40)), 49)
 
     def test_what_is_common_is_stored_once(self):
         daemon = self.start(daemon={"max_disk": "200M"})

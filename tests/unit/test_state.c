@@ -246,9 +246,9 @@ START_TEST(a_state_becomes_a_snapshot)
     expect_i64(CALL0(&p, "release"), 1); /* leaves memory that is free and not zero */
     c = checkpoint(NULL);
     expect_i64(CALL0(&p, "count"), 1002);
-    ck_assert_msg(
-        history_commit(&fd, &size, history, c, p.snap, program_hv, &key, NULL, NULL, &err) == 0,
-        "%s", err.text);
+    ck_assert_msg(history_commit(&fd, &size, history, c, HISTORY_DIFFERENT, p.snap, program_hv,
+                                 &key, NULL, NULL, &err) == 0,
+                  "%s", err.text);
     ck_assert_uint_lt(size, 2000u * PAGE);
     checkpoint_free(history, c);
     history_free(history);
@@ -284,8 +284,9 @@ START_TEST(states_of_states)
         expect_i64(CALL0(&p, "count"), 1000 + i);
         expect_i64(CALL(&p, "poke", U32(i), U64(i)), 0);
         c = checkpoint(NULL);
-        ck_assert_int_eq(
-            history_commit(&fd, &size, history, c, root, program_hv, &key, NULL, NULL, &err), 0);
+        ck_assert_int_eq(history_commit(&fd, &size, history, c, HISTORY_DIFFERENT, root, program_hv,
+                                        &key, NULL, NULL, &err),
+                         0);
         first = first == 0 ? size : first;
         ck_assert_uint_lt(size, first + i * 8 * PAGE);
         checkpoint_free(history, c);
