@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
 #include "base/io.h"
 
 #include <errno.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int hl_write_all(int fd, const void *data, size_t len)
@@ -20,4 +23,9 @@ int hl_write_all(int fd, const void *data, size_t len)
         len -= (size_t)n;
     }
     return 0;
+}
+
+int hl_fstat(int fd, struct stat *st)
+{
+    return syscall(SYS_fstat, fd, st) < 0 ? -errno : 0;
 }

@@ -23,11 +23,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "daemon/conn.h"
 #include "daemon/engine.h"
 #include "daemon/shard.h"
@@ -61,12 +60,6 @@ struct bulk {
 
 HL_DEFINE_CLEANUP(struct bulk *, bulk_free)
 
-/* Past libc, whose way is a system call that takes a path. */
-static int look(const struct file *file, struct stat *st)
-{
-    return syscall(SYS_fstat, file->fd, st) < 0 ? -errno : 0;
-}
-
 void bulk_free(struct bulk *bulk)
 {
     if (!bulk)
@@ -77,7 +70,8 @@ void bulk_free(struct bulk *bulk)
         struct file *file = &bulk->files[i];
         struct stat st;
 
-        if (file->is_argument && look(file, &st) == 0 && (uint64_t)st.st_blocks > file->blocks &&
+        if (file->is_argument && hl_fstat(file->fd, &st) == 0 &&
+            (uint64_t)st.st_blocks > file->blocks &&
             !atomic_exchange(&bulk->engine->bulk_distrusted, true))
             log_warning("a client of uid %u has hidden holes in a descriptor: no more are taken",
                         bulk->engine->uid);
@@ -99,7 +93,7 @@ static int check_file(struct file *file, unsigned int index, int seals, struct h
     int have = fcntl(file->fd, F_GET_SEALS);
     struct stat st;
 
-    if (have < 0 || look(file, &st) < 0 || !S_ISREG(st.st_mode))
+    if (have < 0 || hl_fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode))
         return hl_error_set(err, -EINVAL, "descriptor %u is not a memfd", index);
     if ((have & seals) != seals)
         return hl_error_set(err, -EINVAL,

@@ -40,7 +40,6 @@ static void conn_free(struct conn *conn)
     charge_release(&conn->buf_charge);
     charge_release(&conn->write_charge);
     buffer_fini(&conn->out);
-    hl_cleanup_closep(&conn->fd);
     free(conn->buf);
     free(conn);
 }

@@ -21,6 +21,13 @@
 #define SCM_PIDFD 0x04 /* what a listening socket that was handed to us may ask for */
 #endif
 
+/* Returns: whether there is room for what is held now; fewer than before always have it. */
+static bool charge(struct conn *conn)
+{
+    return charge_set(&conn->descriptors_charge, &conn->shard->engine->budget, BUDGET_DESCRIPTORS,
+                      conn->descriptors.count);
+}
+
 /* Returns: 0; -ENOBUFS when not all of them could be kept. */
 static int keep_all(struct conn *conn, const struct cmsghdr *cmsg)
 {
@@ -58,10 +65,7 @@ void conn_keep_descriptors(struct conn *conn, struct msghdr *msg)
         else if (cmsg->cmsg_type == SCM_RIGHTS && keep_all(conn, cmsg) < 0)
             r = -ENOBUFS;
     }
-    if (r == 0 && !charge_set(&conn->descriptors_charge, &conn->shard->engine->budget,
-                              BUDGET_DESCRIPTORS, conn->descriptors.count))
-        r = -ENOBUFS;
-    if (r == 0)
+    if (r == 0 && charge(conn))
         return;
     conn_forget_descriptors(conn);
     conn->lost_at = conn->received;
@@ -78,8 +82,7 @@ int conn_take_descriptors(struct conn *conn, int *fds, unsigned int n)
     int r = conn->lost_at ? -ENOBUFS : descriptors_take(&conn->descriptors, fds, n);
 
     if (r == 0)
-        (void)charge_set(&conn->descriptors_charge, &conn->shard->engine->budget,
-                         BUDGET_DESCRIPTORS, conn->descriptors.count);
+        (void)charge(conn);
     return r;
 }
 
@@ -92,6 +95,5 @@ void conn_drop_descriptors(struct conn *conn)
     if (conn->descriptors.count == 0)
         return;
     descriptors_drop_until(&conn->descriptors, end);
-    (void)charge_set(&conn->descriptors_charge, &conn->shard->engine->budget, BUDGET_DESCRIPTORS,
-                     conn->descriptors.count);
+    (void)charge(conn);
 }

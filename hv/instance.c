@@ -202,7 +202,6 @@ static int attach(struct instance *inst, const struct call_args *args, bool *som
     int rc = 0;
 
     *some = false;
-
     for (size_t i = 0; i < args->nargs && rc == 0; i++) {
         const struct hl_value *arg = &args->args[i];
 

@@ -29,11 +29,10 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 
 #define SLOT        1u
 #define REGIONS_AT  0x180000000000ull
@@ -148,13 +147,13 @@ static int make_room(struct hv_machine *m, uint64_t end)
     return r < 0 ? r : set_slot(m, size);
 }
 
-/* Past libc, whose way is a system call that takes a path, which a worker may not make. */
 static int identify(struct kvm_file *file, int fd)
 {
     struct stat st;
+    int r = hl_fstat(fd, &st);
 
-    if (syscall(SYS_fstat, fd, &st) < 0)
-        return -errno;
+    if (r < 0)
+        return r;
     file->dev = st.st_dev;
     file->ino = st.st_ino;
     return 0;

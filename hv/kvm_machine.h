@@ -134,8 +134,8 @@ struct hv_machine {
     int bulk_region;
     uint64_t bulk_slot; /* bytes of the window that KVM knows of */
     struct kvm_file files[HL_ABI_MAX_PARAMS];
-    unsigned int nfiles,
-        nkept; /* mapped; of those, the coming call's. Others are not entered with */
+    unsigned int nfiles; /* that are mapped */
+    unsigned int nkept;  /* of those, the coming call's: it is entered with no others */
 
     struct kvm_dirty_gfn *ring; /* hv/kvm_ring.c */
     uint32_t ring_next;         /* first entry not taken, modulo their number */
