@@ -102,7 +102,8 @@ tests_unit_test_kv_store_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_kv_store_LDADD = libfront.la $(CHECK_LIBS)
 REGISTRY_RIG = \
 	tests/unit/registry_rig.c \
-	tests/unit/registry_rig.h
+	tests/unit/registry_rig.h \
+	tests/unit/tests_run.h
 tests_unit_test_registry_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry.c
 tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
 tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
@@ -222,7 +223,8 @@ ENGINE_RIG = \
 	tests/unit/engine_rig.c \
 	tests/unit/engine_rig.h \
 	tests/unit/engine_tests.c \
-	tests/unit/engine_tests.h
+	tests/unit/engine_tests.h \
+	tests/unit/tests_run.h
 
 check_PROGRAMS += tests/unit/test_engine
 TESTS += tests/unit/test_engine

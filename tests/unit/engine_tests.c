@@ -4,8 +4,6 @@
 
 #include "tests/unit/engine_tests.h"
 
-#include <stdlib.h>
-
 struct rig rig;
 struct settings settings;
 struct limits limits;
@@ -32,18 +30,4 @@ TCase *tests_begin(const char *name)
     tcase_set_timeout(tc, 180);
     tcase_add_checked_fixture(tc, prepare, NULL);
     return tc;
-}
-
-int tests_run(TCase *tc, const char *name)
-{
-    Suite *suite = suite_create(name);
-    SRunner *runner;
-    int failed;
-
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -4,9 +4,8 @@
 
 /* What test programs with one engine at a time have in common. */
 
-#include <check.h>
-
 #include "tests/unit/engine_rig.h"
+#include "tests/unit/tests_run.h"
 
 extern struct rig rig;
 
@@ -19,8 +18,7 @@ void start(void);
 
 extern const struct rig_call nothing; /* a call of it */
 
-/* main: what it adds to the case is run, and the status for exit returned. */
+/* main: what it adds to the case is for tests_run. */
 TCase *tests_begin(const char *name);
-int tests_run(TCase *tc, const char *name);
 
 #endif

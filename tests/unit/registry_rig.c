@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "tests/unit/tests_run.h"
 
 char dir[64];
 struct registry *registry;
@@ -209,18 +210,9 @@ const char *trace_of(int result)
 
 int registry_tests_run(TCase *tc, const char *name)
 {
-    Suite *suite = suite_create(name);
-    SRunner *runner;
-    int failed;
-
     if (sodium_init() < 0)
         return EXIT_FAILURE;
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, set_up, tear_down);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, name);
 }
