@@ -92,7 +92,7 @@ class Lifecycle(harness.unittest.TestCase):
             daemon.start()
             self.echo(daemon)
             with daemon.connect() as connection:
-                names = [image["name"] for image in connection.call("List")["images"]]
+                names = [image["name"] for image in connection.images()]
                 self.assertIn("echo", names)
                 for name in names:
                     if name.startswith(f"copy-{round_}"):

@@ -464,6 +464,14 @@ class Connection:
         return self.open("InvokeWithHost", {"start": start},
                          int(deadline * 1e9) if deadline else 0, descriptors)
 
+    def images(self):
+        """All of them, however many pages that takes."""
+        found, page = [], {"more": True}
+        while page.get("more"):
+            page = self.call("List", {"after": found[-1]["name"] if found else ""})
+            found += page["images"]
+        return found
+
     def register(self, name, program, private=False, host=None, **limits):
         upload, at, piece = 0, 0, 1 << 20
         while at < len(program) or not upload:
