@@ -305,6 +305,12 @@ class DaemonTest(unittest.TestCase):
         if not cls.daemon.expect_audit_failures and counters.get("audit_failures"):
             raise AssertionError(f"the audit fired {counters['audit_failures']} times")
 
+    def run(self, result=None):
+        result = super().run(result)
+        if result and any(test is self for test, _ in result.errors + result.failures):
+            print(f"\n{self.id()}: the log of its hld ends with:\n{self.daemon.read_log()[-4000:]}")
+        return result
+
     def connect(self, timeout=60):
         connection = self.daemon.connect(timeout)
         self.addCleanup(connection.close)
