@@ -12,6 +12,10 @@
 
 #define CONTROL_PACKET_MAX 65536u
 
+/* Of one worker, without a reply. The front reads nothing of a worker that has as many; one that
+ * sent more would keep it from its counts of connections too. */
+#define CONTROL_REQUESTS_MAX 16u
+
 /* Larger snapshots are not kept: they take longer to read than most programs take to start. */
 #define CONTROL_SNAPSHOT_MAX (64u << 20)
 

@@ -24,9 +24,6 @@
 /* After the front's end running calls may take this long. */
 #define ORPHAN_DRAIN_NS 5000000000ull
 #define PACKETS_A_TURN  64
-/* Requests without a reply. Below what the front queues for a worker that does not read: a client's
- * flood of requests is not to look like that. */
-#define SENT_MAX 64u
 
 struct control_link {
     struct engine *engine;
@@ -47,7 +44,7 @@ static void watch(struct control_link *link)
 
     if (link->gone)
         return;
-    if ((!list_empty(&link->unsent) && link->nsent < SENT_MAX) || link->idle_due)
+    if ((!list_empty(&link->unsent) && link->nsent < CONTROL_REQUESTS_MAX) || link->idle_due)
         events |= UV_WRITABLE;
     uv_poll_start(&link->poll, events, on_poll);
 }
@@ -135,7 +132,7 @@ static void send_idle(struct control_link *link)
 
 static void flush(struct control_link *link)
 {
-    while (!list_empty(&link->unsent) && link->nsent < SENT_MAX) {
+    while (!list_empty(&link->unsent) && link->nsent < CONTROL_REQUESTS_MAX) {
         struct control_request *request =
             LIST_ENTRY(link->unsent.next, struct control_request, link);
         int r = send_request(link, request);

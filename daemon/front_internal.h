@@ -15,12 +15,11 @@
 #include "daemon/log.h"
 #include "daemon/registry.h"
 
-#define WORKER_REQUESTS_MAX 16u   /* of one worker under way; more wait in its channel */
-#define WORKER_QUEUE_MAX    1024u /* packets, and connections, that a worker has not taken yet */
-#define WORKER_REST_MAX     1024u /* packets of a dead worker that are looked through */
-#define WORKER_START_MS     10000u
-#define WORKER_KILL_MS      5000u /* from the channel's end to SIGKILL */
-#define LIST_PAGE_MAX       100u
+#define WORKER_QUEUE_MAX 1024u /* packets, and connections, that a worker has not taken yet */
+#define WORKER_REST_MAX  1024u /* packets of a dead worker that are looked through */
+#define WORKER_START_MS  10000u
+#define WORKER_KILL_MS   5000u /* from the channel's end to SIGKILL */
+#define LIST_PAGE_MAX    100u
 
 struct front_listener {
     uv_poll_t poll;

@@ -25,6 +25,8 @@
 #include "daemon/front_internal.h"
 #include "daemon/front_spawn.h"
 
+#define PACKETS_A_TURN 256u /* of one worker */
+
 static void end_worker(struct worker *worker);
 static void read_rest(struct worker *worker);
 static void hand_on(struct worker *worker);
@@ -144,7 +146,7 @@ static void watch_channel(struct worker *worker)
 {
     int events = 0;
 
-    if (worker->requests < WORKER_REQUESTS_MAX)
+    if (worker->requests < CONTROL_REQUESTS_MAX)
         events |= UV_READABLE;
     if (worker->queue)
         events |= UV_WRITABLE;
@@ -348,11 +350,34 @@ static void take_packet(struct worker *worker, const Hl__Control__ToFront *messa
     }
 }
 
+/* Returns: the kind of the packet that was read and served, or 0. */
+static int read_packet(struct worker *worker)
+{
+    ProtobufCMessage *message = NULL;
+    const Hl__Control__ToFront *packet;
+    int fd = -1, kind, r;
+
+    if (worker->state == WORKER_ENDING || worker->requests >= CONTROL_REQUESTS_MAX)
+        return 0;
+    r = control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd);
+    if (r == -EAGAIN)
+        return 0;
+    if (r == 0 || r == -ECONNRESET)
+        end_worker(worker); /* on_worker_exit says why */
+    else if (r < 0)
+        worker_fail(worker, r == -EBADMSG ? "it sent a broken packet" : strerror(-r));
+    if (r != 1)
+        return 0;
+    packet = (const Hl__Control__ToFront *)message;
+    kind = (int)packet->kind_case;
+    take_packet(worker, packet, fd);
+    protobuf_c_message_free_unpacked(message, NULL);
+    return kind;
+}
+
 static void on_channel(uv_poll_t *poll, int status, int events)
 {
     struct worker *worker = poll->data;
-    ProtobufCMessage *message = NULL;
-    int fd = -1, r;
 
     if (status < 0) { /* the peer is gone, with packets of ours unread */
         end_worker(worker);
@@ -360,16 +385,10 @@ static void on_channel(uv_poll_t *poll, int status, int events)
     }
     if (events & UV_WRITABLE)
         flush_queue(worker);
-    if (worker->state != WORKER_ENDING && (events & UV_READABLE)) {
-        r = control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd);
-        if (r == 1)
-            take_packet(worker, (const Hl__Control__ToFront *)message, fd);
-        else if (r == 0 || r == -ECONNRESET)
-            end_worker(worker); /* on_worker_exit says why */
-        else if (r != -EAGAIN)
-            worker_fail(worker, r == -EBADMSG ? "it sent a broken packet" : strerror(-r));
-        if (message)
-            protobuf_c_message_free_unpacked(message, NULL);
+    /* Counts come faster than one a turn; of requests it is one, for the sake of others. */
+    for (unsigned int i = 0; events & UV_READABLE && i < PACKETS_A_TURN; i++) {
+        if (read_packet(worker) != HL__CONTROL__TO_FRONT__KIND_IDLE)
+            break;
     }
     if (worker->state != WORKER_ENDING)
         watch_channel(worker);
@@ -515,19 +534,39 @@ static struct worker *worker_for(struct front *front, const struct ucred *peer)
     return start_worker(front, peer->uid);
 }
 
+static uint64_t waiting_for(const struct worker *worker)
+{
+    return worker->sent - worker->received;
+}
+
+static bool is_full(const struct worker *worker)
+{
+    return worker->connections + waiting_for(worker) >= worker->front->config.max_connections;
+}
+
+/* It may have told of connections that ended, and not been heard yet.
+ * Returns: whether it is to be found again, being at its end. */
+static bool take_counts(struct worker *worker)
+{
+    for (unsigned int i = 0; i < PACKETS_A_TURN && is_full(worker); i++) {
+        if (read_packet(worker) == 0)
+            break;
+    }
+    return worker->state == WORKER_ENDING;
+}
+
 /* Whether the worker may have one connection more. */
 static bool has_room(struct worker *worker)
 {
     struct front *front = worker->front;
-    uint64_t waiting = worker->sent - worker->received;
 
-    if (worker->connections + waiting >= front->config.max_connections) {
+    if (is_full(worker)) {
         log_limited(&front->busy_log, LOG_LEVEL_WARNING,
                     "connection closed: uid %u has max_connections = %u open", worker->uid,
                     front->config.max_connections);
         return false;
     }
-    if (waiting >= WORKER_QUEUE_MAX) {
+    if (waiting_for(worker) >= WORKER_QUEUE_MAX) {
         log_limited(&front->busy_log, LOG_LEVEL_WARNING,
                     "connection closed: the worker of uid %u does not take it", worker->uid);
         return false;
@@ -543,6 +582,8 @@ void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
     _cleanup_close_ int fd = taken;
     struct handed *handed;
 
+    if (worker && is_full(worker) && take_counts(worker))
+        worker = worker_for(front, peer);
     if (!worker || !has_room(worker))
         return;
     handed = malloc(sizeof(*handed));

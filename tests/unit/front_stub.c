@@ -214,6 +214,11 @@ static void stub_obey(struct stub *stub, int client, char *line)
         if (send(stub->channel, "\xff\xff\xff", 3, 0) < 0)
             _exit(5);
         break;
+    case 'w': /* done with this client, and so much to tell before that */
+        for (int i = 0; i < 100; i++)
+            stub_idle(stub);
+        shutdown(client, SHUT_RDWR);
+        break;
     case 'z': /* done with this client, and slow to look for the next */
         shutdown(client, SHUT_RDWR);
         stub->slow = true;

@@ -285,6 +285,28 @@ START_TEST(connections_of_a_uid_are_bounded)
 }
 END_TEST
 
+START_TEST(a_connection_that_ended_takes_no_room)
+{
+    int a, b, c;
+
+    config.max_connections = 2;
+    start();
+    a = dial_and_greet();
+    b = dial_and_greet();
+    kill(front_pid, SIGSTOP);
+    say(b, "w");
+    ck_assert_str_eq(hear(b), "");
+    ck_assert_str_eq(ask(a, "x"), "x"); /* the worker has told by now */
+    c = dial();
+    kill(front_pid, SIGCONT);
+    ck_assert_str_ne(hear(c), "");
+    close(a);
+    close(b);
+    close(c);
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
 START_TEST(an_idle_worker_ends_and_no_connection_is_lost)
 {
     char last[32] = "";
@@ -525,6 +547,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_worker_that_breaks_the_protocol_is_killed);
     tcase_add_test(tc, a_worker_that_does_not_read_costs_bounded_memory);
     tcase_add_test(tc, connections_of_a_uid_are_bounded);
+    tcase_add_test(tc, a_connection_that_ended_takes_no_room);
     tcase_add_test(tc, an_idle_worker_ends_and_no_connection_is_lost);
     tcase_add_test(tc, a_connection_on_its_way_keeps_the_worker);
     tcase_add_test(tc, workers_are_bounded_and_idle_ones_make_room);
