@@ -74,9 +74,13 @@ void hl_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)
  * copied. Ends the call with HL_FAIL_RESULT_SIZE when there is not as much. Only during a call. */
 void *hl_alloc_result(size_t len);
 
-/* Whether this call's caller has made room for bytes that are larger than that: such a result may
- * be anywhere in memory, as malloc gives it, and is not copied into the window. Only during a call.
- */
+/* The same for a result of type bytes: where the window has not as much, and the caller has made
+ * room for a larger one, it is in malloc's memory. What a call was given there ends with it: the
+ * next one in the same session that needs such room takes it back. */
+void *hl_alloc_bytes(size_t len);
+
+/* Whether this call's caller has made room for bytes that are larger than the window: such a result
+ * may be anywhere in memory, as malloc gives it, and is not copied. Only during a call. */
 bool hl_result_large(void);
 
 /* The most that hl_alloc_result would give now. */

@@ -13,6 +13,13 @@
 
 #define ALIGNMENT 16u
 
+/* In front of a result in malloc's memory. */
+struct large {
+    struct large *next;
+} __attribute__((aligned(ALIGNMENT)));
+
+static struct large *larges;
+
 struct hl_frame *hl_frame(void)
 {
     uint64_t offset = ((uint64_t)hl_call()->size + 7) & ~7ull;
@@ -61,6 +68,35 @@ void hl_result_release(size_t mark)
 bool hl_result_large(void)
 {
     return hl_ready && hl_call()->flags & HL_ABI_CALL_LARGE;
+}
+
+/* Those of an earlier call, which an instance that is a session's still has. */
+static void free_larges(void)
+{
+    while (larges) {
+        struct large *large = larges;
+
+        larges = large->next;
+        free(large);
+    }
+}
+
+void *hl_alloc_bytes(size_t len)
+{
+    struct hl_frame *frame = hl_frame();
+    struct large *large;
+
+    if (len <= hl_result_room() || !hl_result_large())
+        return hl_alloc_result(len);
+    if (!frame->large)
+        free_larges();
+    large = len <= UINT32_MAX ? malloc(sizeof(*large) + len) : NULL;
+    if (!large)
+        hl_fail(HL_FAIL_RESULT_SIZE, "no memory for a result of %zu bytes", len);
+    frame->large = 1;
+    large->next = larges;
+    larges = large;
+    return large + 1;
 }
 
 /* Whether the host takes it from where it is. */

@@ -61,6 +61,7 @@ _Noreturn void hl_dispatch(void)
 
     frame->used = offset + sizeof(*frame);
     frame->host_error = 0;
+    frame->large = 0;
     if (hl_restore_hook && call->flags & HL_ABI_CALL_FIRST)
         hl_restore_hook();
     __start_hl_functions[call->function].handler(call->args, &frame->result.value);

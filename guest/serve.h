@@ -14,6 +14,7 @@ struct hl_frame {
     struct hl_abi_result result;
     uint64_t used;       /* bytes of the window taken, from its start */
     uint64_t host_error; /* guest/host.c: of the last host function, 0 for none */
+    uint64_t large;      /* guest/result.c: whether this call has results outside the window */
 };
 _Static_assert(sizeof(struct hl_frame) <= HL_ABI_RESULT_ROOM, "there is room for it");
 

@@ -74,7 +74,7 @@ HL_FUNCTION(string, join, (string, a), (string, b))
 HL_FUNCTION(bytes, xor, (bytes, a), (bytes, b))
 {
     const uint8_t *x = a.data, *y = b.data;
-    uint8_t *room = hl_alloc_result(a.len);
+    uint8_t *room = hl_alloc_bytes(a.len);
 
     if (a.len != b.len)
         hl_fail(2, "%zu bytes against %zu", a.len, b.len);

@@ -14,6 +14,7 @@
 enum { FAIL_CORRUPT = 1, FAIL_TOO_LARGE = 2 };
 
 static z_stream stream;
+static uint8_t *heap; /* output too large for the window, or NULL */
 
 static int set_up(void)
 {
@@ -24,8 +25,8 @@ static int set_up(void)
 }
 HL_INIT(set_up);
 
-/* The output so far in twice as much room. heap: where it is, or NULL for the window. */
-static uint8_t *grow(uint8_t *heap, const uint8_t *window, size_t *room)
+/* The output so far in twice as much room. */
+static void grow(const uint8_t *window, size_t *room)
 {
     uint8_t *more = hl_result_large() && *room <= UINT_MAX / 2 ? realloc(heap, *room * 2) : NULL;
 
@@ -36,22 +37,32 @@ static uint8_t *grow(uint8_t *heap, const uint8_t *window, size_t *room)
     stream.next_out = more + *room;
     stream.avail_out = (uInt)*room;
     *room *= 2;
-    return more;
+    heap = more;
+}
+
+/* What a call before left, in a session. */
+static void start_over(void)
+{
+    if (inflateReset(&stream) != Z_OK)
+        hl_fail(FAIL_CORRUPT, "inflateReset: %s", stream.msg ? stream.msg : "failed");
+    free(heap);
+    heap = NULL;
 }
 
 HL_FUNCTION(bytes, gunzip, (bytes, file))
 {
     size_t room = hl_result_room();
-    uint8_t *window = hl_alloc_result(room), *heap = NULL, *out;
+    uint8_t *window = hl_alloc_result(room), *out;
     int code;
 
+    start_over();
     stream.next_in = (Bytef *)file.data;
     stream.avail_in = (uInt)file.len;
     stream.next_out = window;
     stream.avail_out = room < UINT_MAX ? (uInt)room : UINT_MAX;
     do { /* a .gz file may hold several members, one behind the other */
         while ((code = inflate(&stream, Z_FINISH)) != Z_STREAM_END && stream.avail_out == 0)
-            heap = grow(heap, window, &room);
+            grow(window, &room);
         if (code != Z_STREAM_END)
             hl_fail(FAIL_CORRUPT, "not a whole .gz file: %s",
                     stream.msg            ? stream.msg

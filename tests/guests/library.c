@@ -64,6 +64,17 @@ HL_FUNCTION(bytes, of_malloc, (u32, len))
     return hl_bytes_of(block, len);
 }
 
+HL_FUNCTION(bytes, alphabet, (u32, len))
+{
+    char *part = hl_alloc_bytes(len / 2), *whole = hl_alloc_bytes(len);
+
+    for (uint32_t i = 0; i < len / 2; i++)
+        part[i] = (char)('a' + i % 26);
+    memset(whole, '.', len);
+    memcpy(whole, part, len / 2);
+    return hl_bytes_of(whole, len);
+}
+
 HL_FUNCTION(string, of_literal)
 {
     return hl_string_of("from a literal");

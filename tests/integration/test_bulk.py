@@ -245,6 +245,41 @@ class BulkTest(harness.DaemonTest):
         self.assertEqual(result["length"], len(data))
         self.assertEqual(wire.contents(into, result), data)
 
+    def test_memory_of_larger_ones(self):
+        """In the window, where the caller makes no room, and of the heap: none is lost in a
+        session, whose memory would hold three of the last."""
+        def alphabet(length):
+            return (b"abcdefghijklmnopqrstuvwxyz" * (length // 52 + 1))[:length // 2].ljust(length,
+                                                                                        b".")
+        error = self.client.invoke("library", "alphabet", ("u32", 3 * MIB))
+        self.assertEqual(error["code"], -1)
+        session = self.client.call("Sessions.Open", {"image": "library"})["session"]
+        for length in (3 * MIB, 1000, 20 * MIB, 20 * MIB, 20 * MIB, 20 * MIB, 5 * MIB):
+            into = self.open(wire.room(20 * MIB))
+            message = {"session": session, "function": "alphabet", "result_into": {"index": 0},
+                       "args": [wire.value(("u32", length))]}
+            stream = self.client.start("Sessions.Invoke", message, descriptors=[into])
+            result = wire.outcome(self.client.finish(stream, "Sessions.Invoke"))
+            self.assertEqual(result["length"], length)
+            self.assertEqual(wire.contents(into, result), alphabet(length))
+        self.client.call("Sessions.Close", {"session": session})
+
+    def test_a_session_unpacks_again(self):
+        session = self.client.call("Sessions.Open", {"image": "gunzip"})["session"]
+        files = [os.urandom(length) for length in [1000] + [6 * MIB] * 4]
+        for data in files[:2] + [None] + files[2:]:
+            packed = gzip.compress(data, 1) if data else b"no gzip"
+            fd, into = self.open(wire.memfd(packed)), self.open(wire.room(8 * MIB))
+            message = {"session": session, "function": "gunzip", "result_into": {"index": 1},
+                       "args": [wire.value(wire.descriptor(0))]}
+            stream = self.client.start("Sessions.Invoke", message, descriptors=[fd, into])
+            result = wire.outcome(self.client.finish(stream, "Sessions.Invoke"))
+            if data:
+                self.assertEqual(wire.contents(into, result), data)
+            else:
+                self.assertEqual(result["code"], 1)
+        self.client.call("Sessions.Close", {"session": session})
+
     def test_room_too_small(self):
         into = self.open(wire.room(4096))
         error = self.assert_status("RESOURCE_EXHAUSTED", self.client.invoke, "echo", "echo",

@@ -36,6 +36,7 @@ static const char *const signatures[] = {
     "more_than_the_room() -> bytes",
     "in_two_parts() -> bytes",
     "of_malloc(u32) -> bytes",
+    "alphabet(u32) -> bytes",
     "of_literal() -> string",
     "of_variable() -> string",
     "part_of_argument(bytes, u32, u32) -> bytes",
@@ -136,6 +137,7 @@ START_TEST(results_from_everywhere)
     for (int i = 0; i < 2; i++) {
         expect_bytes(CALL0(&p, "in_two_parts"), "abc\0\0\0\0\0\0\0\0\0\0\0\0\0def", 19);
         expect_bytes(CALL(&p, "of_malloc", U32(100000)), block, 100000);
+        expect_bytes(CALL(&p, "alphabet", U32(6)), "abc...", 6);
         expect_string(CALL0(&p, "of_literal"), "from a literal");
         expect_string(CALL0(&p, "of_variable"), "From a variable");
         expect_bytes(CALL(&p, "part_of_argument", BYTES("abcdef", 6), U32(2), U32(3)), "cde", 3);
@@ -143,6 +145,7 @@ START_TEST(results_from_everywhere)
         expect_string(CALL(&p, "copied", STR("once more")), "once more");
     }
     expect_error(CALL(&p, "of_malloc", U32(1u << 20)), -1, "1048576 bytes");
+    expect_error(CALL(&p, "alphabet", U32(1u << 20)), -1, "1048576 bytes");
     program_free(&p);
     free(block);
 }
