@@ -38,6 +38,7 @@ libfront_la_SOURCES = \
 	daemon/configuration_keys.h \
 	daemon/front.c \
 	daemon/front.h \
+	daemon/front_channel.c \
 	daemon/front_crash.c \
 	daemon/front_internal.h \
 	daemon/front_kv.c \

@@ -15,11 +15,12 @@
 #include "daemon/log.h"
 #include "daemon/registry.h"
 
-#define WORKER_QUEUE_MAX 1024u /* packets, and connections, that a worker has not taken yet */
-#define WORKER_REST_MAX  1024u /* packets of a dead worker that are looked through */
-#define WORKER_START_MS  10000u
-#define WORKER_KILL_MS   5000u /* from the channel's end to SIGKILL */
-#define LIST_PAGE_MAX    100u
+#define WORKER_QUEUE_MAX   1024u /* packets, and connections, that a worker has not taken yet */
+#define WORKER_REST_MAX    1024u /* packets of a dead worker that are looked through */
+#define WORKER_PACKETS_MAX 256u  /* of one worker in a turn */
+#define WORKER_START_MS    10000u
+#define WORKER_KILL_MS     5000u /* from the channel's end to SIGKILL */
+#define LIST_PAGE_MAX      100u
 
 struct front_listener {
     uv_poll_t poll;
@@ -154,15 +155,28 @@ void front_notify_start(struct front *front);
 int listener_open(struct front *front, struct hl_error *err);
 void listener_close(struct front *front); /* stops accepting, removes a socket of ours */
 
-/* front_worker.c: descriptors given are taken. */
-void worker_hand_over(struct front *front, const struct ucred *peer, int fd);
-void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int fd);
+/* front_worker.c */
+void worker_hand_over(struct front *front, const struct ucred *peer, int fd); /* takes fd */
 void worker_request_done(struct worker *worker);
+void worker_watch_idle(struct worker *worker); /* its counts have changed */
+void worker_end(struct worker *worker);        /* by itself; killed if it takes long */
 void workers_invalidate(struct front *front, const char *name);
 void workers_reload(struct front *front);
 void workers_drain(struct front *front);
 void workers_kill(struct front *front);
 void worker_fail(struct worker *worker, const char *why);
+
+/* front_channel.c */
+/* Takes fd. */
+void channel_send(struct worker *worker, const Hl__Control__ToWorker *message, int fd);
+/* Takes fd, unless it is handed: then the worker's list has it. */
+void channel_queue(struct worker *worker, const Hl__Control__ToWorker *message, int fd,
+                   bool fd_handed);
+void channel_watch(struct worker *worker); /* what is waited for has changed */
+void channel_drop(struct worker *worker);  /* what is queued */
+/* Returns: the kind of the packet that was read and served, or 0. */
+int channel_read(struct worker *worker);
+void channel_read_rest(struct worker *worker); /* of one that is ending */
 
 /* front_crash.c */
 void crash_note(struct worker *worker);

@@ -77,7 +77,7 @@ static void reply(struct worker *worker, uint64_t id, int code, const struct hl_
     }
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_REPLY;
     packet.reply = &answer;
-    worker_send(worker, &packet, -1);
+    channel_send(worker, &packet, -1);
     worker_request_done(worker);
 }
 

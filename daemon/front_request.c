@@ -79,7 +79,7 @@ static void send_reply(struct worker *worker, Hl__Control__Reply *reply, int fd)
 
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_REPLY;
     packet.reply = reply;
-    worker_send(worker, &packet, fd);
+    channel_send(worker, &packet, fd);
 }
 
 void request_succeed(struct request *request, struct manifest *m, int fd)

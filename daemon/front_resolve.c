@@ -39,7 +39,7 @@ static void send_snapshot(struct request *request)
     message.id = request->id;
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_SNAPSHOT;
     packet.snapshot = &message;
-    worker_send(request->worker, &packet, hl_steal_fd(&request->snapshot_fd));
+    channel_send(request->worker, &packet, hl_steal_fd(&request->snapshot_fd));
 }
 
 /* Consumes request, whose entry and descriptors are filled. */

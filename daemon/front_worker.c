@@ -13,7 +13,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,12 +24,7 @@
 #include "daemon/front_internal.h"
 #include "daemon/front_spawn.h"
 
-#define PACKETS_A_TURN 256u /* of one worker */
-
-static void end_worker(struct worker *worker);
-static void read_rest(struct worker *worker);
 static void hand_on(struct worker *worker);
-static void on_channel(uv_poll_t *poll, int status, int events);
 
 static uint64_t ns_to_ms(uint64_t ns)
 {
@@ -63,25 +57,6 @@ static void on_handle_closed(uv_handle_t *handle)
     free_when_done(worker);
 }
 
-static void packet_free(struct packet *packet)
-{
-    if (packet->fd >= 0 && !packet->fd_handed)
-        close(packet->fd);
-    free(packet);
-}
-
-static void drop_queue(struct worker *worker)
-{
-    while (worker->queue) {
-        struct packet *packet = worker->queue;
-
-        worker->queue = packet->next;
-        packet_free(packet);
-    }
-    worker->queue_end = &worker->queue;
-    worker->queued = 0;
-}
-
 static void on_kill_time(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
@@ -93,14 +68,14 @@ static void on_kill_time(uv_timer_t *timer)
 }
 
 /* Closes the channel: the worker is to end by itself, and is killed when it does not. */
-static void end_worker(struct worker *worker)
+void worker_end(struct worker *worker)
 {
     if (worker->state == WORKER_ENDING)
         return;
     worker->state = WORKER_ENDING;
     worker->front->worker_count--;
-    drop_queue(worker);
-    read_rest(worker);
+    channel_drop(worker);
+    channel_read_rest(worker);
     uv_close((uv_handle_t *)&worker->channel, on_handle_closed);
     close(worker->fd);
     worker->fd = -1;
@@ -117,7 +92,7 @@ void worker_fail(struct worker *worker, const char *why)
                 worker->uid, worker->process.pid, why);
     crash_note(worker);
     worker->asked = true;
-    end_worker(worker);
+    worker_end(worker);
     if (worker->running)
         uv_process_kill(&worker->process, SIGKILL);
 }
@@ -134,86 +109,13 @@ static void on_worker_exit(uv_process_t *process, int64_t status, int signal)
                     "worker of uid %u (pid %d) ended: %s %d", worker->uid, process->pid,
                     signal ? "signal" : "status", signal ? signal : (int)status);
     }
-    end_worker(worker);
+    worker_end(worker);
     hand_on(worker);
     uv_close((uv_handle_t *)&worker->timer, on_handle_closed);
     uv_close((uv_handle_t *)process, on_handle_closed);
 }
 
 /* The channel */
-
-static void watch_channel(struct worker *worker)
-{
-    int events = 0;
-
-    if (worker->requests < CONTROL_REQUESTS_MAX)
-        events |= UV_READABLE;
-    if (worker->queue)
-        events |= UV_WRITABLE;
-    if (events)
-        uv_poll_start(&worker->channel, events, on_channel);
-    else
-        uv_poll_stop(&worker->channel);
-}
-
-static void flush_queue(struct worker *worker)
-{
-    while (worker->queue) {
-        struct packet *packet = worker->queue;
-        int r = control_send_packed(worker->fd, packet->data, packet->size, packet->fd);
-
-        if (r == -EAGAIN)
-            return;
-        if (r < 0) {
-            if (r != -EPIPE && r != -ECONNRESET) /* its exit is about to be told */
-                worker_fail(worker, strerror(-r));
-            else
-                end_worker(worker);
-            return;
-        }
-        worker->queue = packet->next;
-        if (!worker->queue)
-            worker->queue_end = &worker->queue;
-        worker->queued--;
-        packet_free(packet);
-    }
-}
-
-/* Takes fd, unless it is handed: then the worker's list has it. */
-static void queue_packet(struct worker *worker, const Hl__Control__ToWorker *message, int fd,
-                         bool fd_handed)
-{
-    size_t size = protobuf_c_message_get_packed_size(&message->base);
-    struct packet *packet = malloc(sizeof(*packet) + size);
-
-    if (!packet || worker->queued >= WORKER_QUEUE_MAX) {
-        free(packet);
-        if (fd >= 0 && !fd_handed)
-            close(fd);
-        worker_fail(worker, packet ? "it does not read its channel" : "out of memory");
-        return;
-    }
-    protobuf_c_message_pack(&message->base, packet->data);
-    packet->next = NULL;
-    packet->size = size;
-    packet->fd = fd;
-    packet->fd_handed = fd_handed;
-    *worker->queue_end = packet;
-    worker->queue_end = &packet->next;
-    worker->queued++;
-    if (worker->queue == packet)
-        flush_queue(worker);
-    if (worker->state != WORKER_ENDING)
-        watch_channel(worker);
-}
-
-void worker_send(struct worker *worker, const Hl__Control__ToWorker *message, int taken)
-{
-    _cleanup_close_ int fd = taken;
-
-    if (worker->state != WORKER_ENDING)
-        queue_packet(worker, message, hl_steal_fd(&fd), false);
-}
 
 static bool is_idle(const struct worker *worker)
 {
@@ -229,10 +131,10 @@ static void on_idle_time(uv_timer_t *timer)
         return;
     log_info("worker of uid %u ends: idle", worker->uid);
     worker->asked = true;
-    end_worker(worker);
+    worker_end(worker);
 }
 
-static void watch_idle(struct worker *worker)
+void worker_watch_idle(struct worker *worker)
 {
     if (worker->state != WORKER_SERVING)
         return;
@@ -241,39 +143,6 @@ static void watch_idle(struct worker *worker)
                        ns_to_ms(worker->front->config.idle_timeout_ns), 0);
     else
         uv_timer_stop(&worker->timer);
-}
-
-static void take_ready(struct worker *worker, const Hl__Control__Ready *ready)
-{
-    char list[256] = "";
-    size_t n = 0;
-
-    if (worker->state != WORKER_STARTING) {
-        worker_fail(worker, "it was ready twice");
-        return;
-    }
-    for (size_t i = 0; i < ready->n_confinement && n < sizeof(list); i++)
-        n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? " " : "",
-                              ready->confinement[i]);
-    log_info("worker of uid %u (pid %d) serves, confined by: %s", worker->uid, worker->process.pid,
-             n ? list : "nothing");
-    worker->state = WORKER_SERVING;
-    uv_timer_stop(&worker->timer);
-    watch_idle(worker);
-}
-
-/* The first count connections of the list are the worker's alone now. */
-static void forget_handed(struct worker *worker, uint64_t count)
-{
-    for (; count > 0 && worker->handed; count--) {
-        struct handed *handed = worker->handed;
-
-        worker->handed = handed->next;
-        close(handed->fd);
-        free(handed);
-    }
-    if (!worker->handed)
-        worker->handed_end = &worker->handed;
 }
 
 /* Of a worker that is dead: what it never had goes to the next one. */
@@ -294,106 +163,6 @@ static void hand_on(struct worker *worker)
     worker->handed_end = &worker->handed;
 }
 
-static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
-{
-    if (idle->received > worker->sent || idle->received < worker->received ||
-        idle->connections > idle->received) {
-        worker_fail(worker, "its count of connections is impossible");
-        return;
-    }
-    forget_handed(worker, idle->received - worker->received);
-    worker->received = idle->received;
-    worker->connections = idle->connections;
-    worker->sessions = idle->sessions;
-    watch_idle(worker);
-}
-
-/* What an ended worker told before its end still counts: a connection that it has begun to read is
- * not for the next one, which would see the middle of a frame or wait for what was read already. */
-static void read_rest(struct worker *worker)
-{
-    for (unsigned int i = 0; i < WORKER_REST_MAX; i++) {
-        ProtobufCMessage *message = NULL;
-        const Hl__Control__ToFront *packet;
-        int fd = -1;
-
-        if (control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd) != 1)
-            return;
-        packet = (const Hl__Control__ToFront *)message;
-        if (packet->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE)
-            take_idle(worker, packet->idle);
-        if (fd >= 0)
-            close(fd);
-        protobuf_c_message_free_unpacked(message, NULL);
-    }
-}
-
-/* Takes fd. */
-static void take_packet(struct worker *worker, const Hl__Control__ToFront *message, int taken)
-{
-    _cleanup_close_ int fd = taken;
-
-    switch (message->kind_case) {
-    case HL__CONTROL__TO_FRONT__KIND_READY:
-        take_ready(worker, message->ready);
-        break;
-    case HL__CONTROL__TO_FRONT__KIND_IDLE:
-        take_idle(worker, message->idle);
-        break;
-    case HL__CONTROL__TO_FRONT__KIND_REQUEST:
-        worker->requests++;
-        request_handle(worker, message->request, hl_steal_fd(&fd));
-        break;
-    default:
-        worker_fail(worker, "it sent an unknown packet");
-        break;
-    }
-}
-
-/* Returns: the kind of the packet that was read and served, or 0. */
-static int read_packet(struct worker *worker)
-{
-    ProtobufCMessage *message = NULL;
-    const Hl__Control__ToFront *packet;
-    int fd = -1, kind, r;
-
-    if (worker->state == WORKER_ENDING || worker->requests >= CONTROL_REQUESTS_MAX)
-        return 0;
-    r = control_recv(worker->fd, &hl__control__to_front__descriptor, &message, &fd);
-    if (r == -EAGAIN)
-        return 0;
-    if (r == 0 || r == -ECONNRESET)
-        end_worker(worker); /* on_worker_exit says why */
-    else if (r < 0)
-        worker_fail(worker, r == -EBADMSG ? "it sent a broken packet" : strerror(-r));
-    if (r != 1)
-        return 0;
-    packet = (const Hl__Control__ToFront *)message;
-    kind = (int)packet->kind_case;
-    take_packet(worker, packet, fd);
-    protobuf_c_message_free_unpacked(message, NULL);
-    return kind;
-}
-
-static void on_channel(uv_poll_t *poll, int status, int events)
-{
-    struct worker *worker = poll->data;
-
-    if (status < 0) { /* the peer is gone, with packets of ours unread */
-        end_worker(worker);
-        return;
-    }
-    if (events & UV_WRITABLE)
-        flush_queue(worker);
-    /* Counts come faster than one a turn; of requests it is one, for the sake of others. */
-    for (unsigned int i = 0; events & UV_READABLE && i < PACKETS_A_TURN; i++) {
-        if (read_packet(worker) != HL__CONTROL__TO_FRONT__KIND_IDLE)
-            break;
-    }
-    if (worker->state != WORKER_ENDING)
-        watch_channel(worker);
-}
-
 void worker_request_done(struct worker *worker)
 {
     worker->requests--;
@@ -401,8 +170,8 @@ void worker_request_done(struct worker *worker)
         free_when_done(worker);
         return;
     }
-    watch_channel(worker);
-    watch_idle(worker);
+    channel_watch(worker);
+    worker_watch_idle(worker);
 }
 
 /* Start */
@@ -427,7 +196,7 @@ static void welcome(struct worker *worker, int kvm)
     message.version = (char *)options->version;
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_WELCOME;
     packet.welcome = &message;
-    worker_send(worker, &packet, kvm);
+    channel_send(worker, &packet, kvm);
 }
 
 static void init_handles(struct worker *worker)
@@ -505,7 +274,7 @@ static bool make_room(struct front *front)
         if (!is_idle(w))
             continue;
         w->asked = true;
-        end_worker(w);
+        worker_end(w);
         return true;
     }
     return false;
@@ -548,8 +317,8 @@ static bool is_full(const struct worker *worker)
  * Returns: whether it is to be found again, being at its end. */
 static bool take_counts(struct worker *worker)
 {
-    for (unsigned int i = 0; i < PACKETS_A_TURN && is_full(worker); i++) {
-        if (read_packet(worker) == 0)
+    for (unsigned int i = 0; i < WORKER_PACKETS_MAX && is_full(worker); i++) {
+        if (channel_read(worker) == 0)
             break;
     }
     return worker->state == WORKER_ENDING;
@@ -596,8 +365,8 @@ void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
     message.pid = (uint32_t)peer->pid;
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_CONNECTION;
     packet.connection = &message;
-    queue_packet(worker, &packet, handed->fd, true);
-    watch_idle(worker);
+    channel_queue(worker, &packet, handed->fd, true);
+    worker_watch_idle(worker);
 }
 
 /* To all of them */
@@ -611,7 +380,7 @@ void workers_invalidate(struct front *front, const char *name)
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_INVALIDATE;
     packet.invalidate = &message;
     for (struct worker *w = front->workers; w; w = w->next)
-        worker_send(w, &packet, -1);
+        channel_send(w, &packet, -1);
 }
 
 void workers_reload(struct front *front)
@@ -623,8 +392,8 @@ void workers_reload(struct front *front)
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_RELOAD;
     packet.reload = &settings.settings;
     for (struct worker *w = front->workers; w; w = w->next) {
-        worker_send(w, &packet, -1);
-        watch_idle(w);
+        channel_send(w, &packet, -1);
+        worker_watch_idle(w);
     }
 }
 
@@ -637,14 +406,14 @@ void workers_drain(struct front *front)
     packet.kind_case = HL__CONTROL__TO_WORKER__KIND_DRAIN;
     packet.drain = &message;
     for (struct worker *w = front->workers; w; w = w->next)
-        worker_send(w, &packet, -1);
+        channel_send(w, &packet, -1);
 }
 
 void workers_kill(struct front *front)
 {
     for (struct worker *w = front->workers; w; w = w->next) {
         w->asked = true;
-        end_worker(w);
+        worker_end(w);
         if (w->running)
             uv_process_kill(&w->process, SIGKILL);
     }
