@@ -9,12 +9,10 @@ noinst_LTLIBRARIES += libcontrol.la
 libcontrol_la_SOURCES = \
 	daemon/control.c \
 	daemon/control.h \
-	daemon/policy.c \
-	daemon/policy.h \
 	daemon/log.c \
 	daemon/log.h
 libcontrol_la_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
-libcontrol_la_LIBADD = libcontrolmessages.la libbase.la $(PROTOBUF_C_LIBS)
+libcontrol_la_LIBADD = libcontrolmessages.la libproto.la
 
 check_PROGRAMS += tests/unit/test_control
 TESTS += tests/unit/test_control

@@ -21,8 +21,8 @@
 #include "base/cleanup.h"
 #include "daemon/front_internal.h"
 #include "daemon/front_kv.h"
-#include "daemon/policy.h"
 #include "daemon/registry_snapshot.h"
+#include "proto/convert_policy.h"
 
 static void next_change(struct front *front);
 
@@ -88,14 +88,14 @@ void request_succeed(struct request *request, struct manifest *m, int fd)
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     struct entry_message message;
     Hl__Control__Entry *entries = &message.entry;
-    struct policy_packet host;
+    struct policy_message host;
 
     reply.id = request->id;
     reply.snapshot_damaged = request->snapshot_damaged;
     if (m) {
         fill_entry(&message, m, &worker->front->config);
         if (m->host) {
-            policy_to_control(&host, m->host);
+            policy_to_message(&host, m->host);
             message.entry.host = &host.policy;
         }
         reply.entries = &entries;
@@ -332,8 +332,7 @@ static int take_name(struct manifest *m, const char *name, struct hl_error *err)
     return 0;
 }
 
-static int take_policy(struct manifest *m, const Hl__Control__HostPolicy *asked,
-                       struct hl_error *err)
+static int take_policy(struct manifest *m, const Hl__V1__HostPolicy *asked, struct hl_error *err)
 {
     int r;
 
@@ -342,7 +341,7 @@ static int take_policy(struct manifest *m, const Hl__Control__HostPolicy *asked,
     m->host = malloc(sizeof(*m->host));
     if (!m->host)
         return -ENOMEM;
-    r = policy_from_control(m->host, asked, err);
+    r = policy_from_message(m->host, asked, err);
     if (r < 0 || host_policy_empty(m->host))
         free(HL_STEAL(m->host));
     return r;

@@ -23,9 +23,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "daemon/policy.h"
 #include "hv/timer.h"
 #include "hv/world.h"
+#include "proto/convert_policy.h"
 
 _Static_assert(PROGRAM_DIGEST_SIZE == HV_SEED_SIZE, "a seed");
 _Static_assert(PROGRAM_DIGEST_SIZE == crypto_hash_sha256_BYTES, "SHA-256");
@@ -273,7 +273,7 @@ int program_entry_from_control(struct program_entry *out, const Hl__Control__Ent
     if (out->limits.memory == 0 || out->limits.io_size == 0 || out->limits.max_instances == 0 ||
         out->limits.deadline_ns == 0)
         return hl_error_set(err, -EPROTO, "the registry's entry has a limit of 0");
-    if (policy_from_control(&out->host, in->host, err) < 0)
+    if (policy_from_message(&out->host, in->host, err) < 0)
         return -EPROTO;
     host_policy_fill(&out->host);
     return 0;

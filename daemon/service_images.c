@@ -18,7 +18,6 @@
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
 #include "daemon/images.h"
-#include "daemon/policy.h"
 #include "daemon/program.h"
 #include "daemon/service.h"
 #include "daemon/shard.h"
@@ -36,7 +35,7 @@ struct job {
     Hl__Control__Register register_;
     Hl__Control__LimitSet limits;
     struct hl_host_policy asked_host; /* as asked for: 0 is the default */
-    struct policy_packet host;
+    struct policy_message host;
     Hl__Control__Name name;
     Hl__Control__List list;
     char text[HL_NAME_MAX + 1];
@@ -310,7 +309,7 @@ static int prepare_register(struct job *job, const Hl__V1__RegisterRequest *mess
     job->register_.size = load->entry.size;
     job->register_.private_ = message->private_;
     job->register_.limits = &job->limits;
-    policy_to_control(&job->host, &job->asked_host);
+    policy_to_message(&job->host, &job->asked_host);
     job->register_.host = &job->host.policy;
     return 0;
 }

@@ -15,10 +15,10 @@
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
 #include "daemon/images.h"
-#include "daemon/policy.h"
 #include "daemon/pool.h"
 #include "daemon/session.h"
 #include "daemon/shard.h"
+#include "proto/convert_policy.h"
 
 struct session_commit {
     struct session_use *use;
@@ -28,7 +28,7 @@ struct session_commit {
     Hl__Control__Register message;
     Hl__Control__State state;
     Hl__Control__LimitSet limits;
-    struct policy_packet host;
+    struct policy_message host;
 };
 
 static void end(struct session_commit *c)
@@ -97,7 +97,7 @@ static void register_image(struct session_commit *c)
     c->message.sha256.len = PROGRAM_DIGEST_SIZE;
     c->message.private_ = c->use->private_ || entry->private_;
     c->message.limits = &c->limits;
-    policy_to_control(&c->host, &entry->host);
+    policy_to_message(&c->host, &entry->host);
     c->message.host = &c->host.policy;
     c->message.state = &c->state;
     hl__control__request__init(&c->control.request);

@@ -16,6 +16,7 @@ EXTRA_DIST += proto/hl.proto proto/envelope.proto daemon/control.proto
 	@$(MKDIR_P) gen/$(@D) $(@D)
 	$(AM_V_GEN)$(SED) -e '/^service /,/^}/d' -e 's/string text = 8;/bytes text = 8;/' $< >gen/$*.proto && \
 		$(PROTOC_C) --proto_path=gen --c_out=. gen/$*.proto
+daemon/control.pb-c.c daemon/control.pb-c.h: proto/hl.pb-c.h
 CLEANFILES += gen/proto/hl.proto gen/proto/envelope.proto gen/daemon/control.proto
 
 # Generated code is not held to our warnings.

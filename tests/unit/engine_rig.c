@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "daemon/control.h"
-#include "daemon/policy.h"
 #include "hv/timer.h"
+#include "proto/convert_policy.h"
 #include "proto/frame.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
@@ -63,7 +63,7 @@ struct limits rig_limits(void)
 /* --- the front ------------------------------------------------------------------------------ */
 
 static void entry_of(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
-                     struct policy_packet *host, struct rig_image *image)
+                     struct policy_message *host, struct rig_image *image)
 {
     hl__control__entry__init(entry);
     limits_to_control(limits, &image->limits);
@@ -73,7 +73,7 @@ static void entry_of(Hl__Control__Entry *entry, Hl__Control__LimitSet *limits,
     entry->size = image->size;
     entry->owner_uid = image->owner;
     entry->limits = limits;
-    policy_to_control(host, &image->host);
+    policy_to_message(host, &image->host);
     entry->host = &host->policy;
 }
 
@@ -145,7 +145,7 @@ static void serve_request(struct rig *rig, const Hl__Control__Request *request, 
     Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
     Hl__Control__Entry entry, *entries[1] = {&entry};
     Hl__Control__LimitSet limits;
-    struct policy_packet host;
+    struct policy_message host;
     struct rig_image *image = NULL;
     int out = -1;
 

@@ -18,7 +18,7 @@
 
 #include "daemon/control.h"
 #include "daemon/control.pb-c.h"
-#include "daemon/policy.h"
+#include "proto/convert_policy.h"
 
 #define CLIENTS_MAX 300
 
@@ -98,7 +98,7 @@ static void stub_register(struct stub *stub, const char *line)
     Hl__Control__Register asked = HL__CONTROL__REGISTER__INIT;
     Hl__Control__LimitSet limits = HL__CONTROL__LIMIT_SET__INIT;
     static struct hl_host_policy policy;
-    static struct policy_packet host;
+    static struct policy_message host;
     char name[128] = "", flags[16] = "", content[4096] = "";
     uint8_t sha256[32];
     int fd;
@@ -120,7 +120,7 @@ static void stub_register(struct stub *stub, const char *line)
         hl_host_function_parse(&policy.functions[0], "hl.kv.get", why, sizeof(why));
         hl_host_function_parse(&policy.functions[1], strchr(flags, 'k') ? "hl.kv.put" : "hl.kv.get",
                                why, sizeof(why));
-        policy_to_control(&host, &policy);
+        policy_to_message(&host, &policy);
         asked.host = &host.policy;
     }
     request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
