@@ -22,6 +22,7 @@
 #include "daemon/log.h"
 #include "tests/unit/front_rig.h"
 #include "tests/unit/front_stub.h"
+#include "tests/unit/tests_run.h"
 
 #ifdef __SANITIZE_THREAD__
 /* ThreadSanitizer does not see libuv, which it is not built into, close what it opened, and takes
@@ -224,17 +225,11 @@ const char *ask(int fd, const char *text)
 
 int front_rig_main(int argc, char **argv, Suite *suite)
 {
-    SRunner *runner;
-    int failed;
 
     signal(SIGPIPE, SIG_IGN);
     if (sodium_init() < 0)
         return EXIT_FAILURE;
     if (argc == 2 && strcmp(argv[1], "--worker") == 0)
         return front_stub_main(3);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -15,6 +15,7 @@
 #include "hv/nursery.h"
 #include "hv/snapshot_internal.h"
 #include "hv/timer.h"
+#include "tests/unit/tests_run.h"
 
 const struct hv_backend *const hv = &hv_backend_process;
 struct hv_host *host;
@@ -181,14 +182,8 @@ void status_of(pid_t pid, const char *name, char *value, size_t size)
 
 int rig_main(int argc, char **argv, Suite *suite)
 {
-    SRunner *runner;
-    int failed;
 
     if (argc == 2 && strcmp(argv[1], "--nursery") == 0)
         return nursery_main(3);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -20,6 +20,7 @@
 #include "hv/nursery.h"
 #include "hv/snapshot_file.h"
 #include "hv/timer.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY_SIZE (64ull << 20)
 
@@ -389,9 +390,7 @@ int programs_main(int argc, char **argv, const char *name,
                   void (*add_case)(Suite *suite, const char *backend, void (*open)(void)))
 {
     bool kvm, process;
-    SRunner *runner;
     Suite *suite;
-    int failed;
 
     if (argc == 2 && strcmp(argv[1], "--nursery") == 0)
         return nursery_main(3);
@@ -406,9 +405,5 @@ int programs_main(int argc, char **argv, const char *name,
         add_case(suite, "kvm, kept", open_kvm_kept);
     if (process)
         add_case(suite, "process", open_process);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -3,10 +3,10 @@
 #include "config.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "hv/backend.h"
+#include "tests/unit/tests_run.h"
 
 START_TEST(by_name)
 {
@@ -36,16 +36,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("backend");
     TCase *tc = tcase_create("backend");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, by_name);
     tcase_add_test(tc, automatic);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "backend");
 }

@@ -2,13 +2,13 @@
 /* Errors, names, signatures and UTF-8. */
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/host_policy.h"
 #include "base/spin.h"
 #include "base/value.h"
+#include "tests/unit/tests_run.h"
 
 START_TEST(error_wraps_outwards)
 {
@@ -244,10 +244,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("base");
     TCase *tc = tcase_create("base");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, error_wraps_outwards);
     tcase_add_test(tc, error_wrap_without_message_uses_errno);
@@ -262,9 +259,5 @@ int main(void)
     tcase_add_test(tc, host_policies);
     tcase_add_test(tc, test_spin);
     tcase_add_test(tc, test_spin_disturbed);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "base");
 }

@@ -5,12 +5,12 @@
 
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "hv/call.h"
+#include "tests/unit/tests_run.h"
 
 #define IO_SIZE 65536u
 
@@ -256,10 +256,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("call");
     TCase *tc = tcase_create("call");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, result_fields);
     tcase_add_test(tc, result_places);
@@ -267,9 +264,5 @@ int main(void)
     tcase_add_test(tc, a_call_as_written);
     tcase_add_test(tc, test_reach);
     tcase_add_test(tc, test_descriptors);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "call");
 }

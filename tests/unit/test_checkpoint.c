@@ -18,6 +18,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY  (16ull << 20)
 #define IO_SIZE (64u << 10)
@@ -547,10 +548,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("checkpoint");
     TCase *tcase = tcase_create("fake");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -565,10 +563,5 @@ int main(void)
     tcase_add_test(tcase, operations_that_fail);
     tcase_add_loop_test(tcase, a_thousand_checkpoints, 0, 3);
     tcase_add_test(tcase, versions_share);
-    suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tcase, "checkpoint");
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 static const struct hl_call simple_call = {.image = "echo", .function = "echo"};
 
@@ -408,10 +409,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client");
     TCase *tc = tcase_create("client");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, values_come_back);
@@ -424,9 +422,5 @@ int main(void)
     tcase_add_test(tc, submit_from_a_callback);
     tcase_add_test(tc, disconnect_calls_back);
     tcase_add_test(tc, many_calls_on_their_way);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client");
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 static const struct hl_call simple_call = {.image = "echo", .function = "echo"};
 
@@ -366,10 +367,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client, broken");
     TCase *tc = tcase_create("client, broken");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, broken_connections, 0, sizeof(breaks) / sizeof(breaks[0]));
@@ -381,9 +379,5 @@ int main(void)
     tcase_add_loop_test(tc, spinning, 0, 2);
     tcase_add_test(tc, stream_ids_end);
     tcase_add_test(tc, connecting);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client, broken");
 }

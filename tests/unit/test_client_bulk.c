@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
 
@@ -430,10 +431,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client, bulk");
     TCase *tc = tcase_create("client, bulk");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, arguments);
@@ -445,9 +443,5 @@ int main(void)
     tcase_add_test(tc, room_that_is_not_used);
     tcase_add_loop_test(tc, lies_about_results, 0, COUNT(lies));
     tcase_add_test(tc, calls_from_a_host_function);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client, bulk");
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 #define NEEDED (F_SEAL_WRITE | F_SEAL_SHRINK)
 
@@ -198,10 +199,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client, descriptors");
     TCase *tc = tcase_create("client, descriptors");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, regular_files, 0, 5);
@@ -210,9 +208,5 @@ int main(void)
     tcase_add_loop_test(tc, memfds, 0, 5);
     tcase_add_test(tc, what_cannot_be);
     tcase_add_test(tc, files_that_change_meanwhile);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client, descriptors");
 }

@@ -6,13 +6,13 @@
 #include <check.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 static const struct hl_call simple_call = {.image = "i", .function = "f"};
 
@@ -371,10 +371,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client_host");
     TCase *tc = tcase_create("client_host");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, data_without_a_stream);
@@ -383,9 +380,5 @@ int main(void)
     tcase_add_test(tc, disconnect_drops_them);
     tcase_add_test(tc, callbacks_are_no_waiting);
     tcase_add_test(tc, offers_that_end);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client_host");
 }

@@ -11,6 +11,7 @@
 
 #include "client/hlsession.h"
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 #define PROGRAM_SIZE ((5u << 20) / 2) /* two whole pieces and a half */
 
@@ -386,10 +387,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client, managing");
     TCase *tc = tcase_create("client, managing");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, sessions);
@@ -399,9 +397,5 @@ int main(void)
     tcase_add_loop_test(tc, register_checks_the_answers, 1, 3);
     tcase_add_test(tc, list_in_pages);
     tcase_add_test(tc, the_daemon_about_itself);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client, managing");
 }

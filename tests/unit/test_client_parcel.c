@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
 
@@ -250,19 +251,12 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("client, parcels");
     TCase *tc = tcase_create("client, parcels");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, each_with_its_own_frame);
     tcase_add_test(tc, too_many_at_once);
     tcase_add_loop_test(tc, broken_connections_leave_nothing_open, 0, 3);
     tcase_add_test(tc, result_that_comes_too_late);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "client, parcels");
 }

@@ -13,6 +13,7 @@
 
 #include "daemon/configuration.h"
 #include "daemon/configuration_keys.h"
+#include "tests/unit/tests_run.h"
 
 static char dir[] = "/tmp/hld-test-XXXXXX";
 static char path[64];
@@ -320,10 +321,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("configuration");
     TCase *tc = tcase_create("configuration");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, built_in_values_are_sound);
@@ -339,9 +337,5 @@ int main(void)
     tcase_add_test(tc, reload_applies_what_it_can_and_names_the_rest);
     tcase_add_test(tc, sizes_and_times);
     tcase_add_test(tc, paths_follow_the_environment);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "configuration");
 }

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "daemon/confine.h"
+#include "tests/unit/tests_run.h"
 
 enum outcome { WORKED = 0, REFUSED = 10, NOT_CONFINED = 11, KILLED = 100 };
 
@@ -385,10 +386,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("confine");
     TCase *tc = tcase_create("confine");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_loop_test(tc, test_deed, 0, NDEEDS);
     tcase_add_test(tc, test_unconfined);
@@ -396,9 +394,5 @@ int main(void)
     tcase_add_test(tc, test_guest_processes);
     tcase_add_test(tc, test_landlock);
     tcase_add_test(tc, test_become);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "confine");
 }

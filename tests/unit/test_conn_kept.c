@@ -20,6 +20,7 @@
 #include "daemon/shard.h"
 #include "hv/timer.h"
 #include "proto/frame.h"
+#include "tests/unit/tests_run.h"
 
 #ifndef SO_PASSPIDFD
 #define SO_PASSPIDFD 76
@@ -301,10 +302,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("conn_kept");
     TCase *tc = tcase_create("conn_kept");
-    SRunner *runner = srunner_create(suite);
-    int bad;
 
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, begin, finish);
@@ -313,9 +311,5 @@ int main(void)
     tcase_add_test(tc, test_refused_then_silence);
     tcase_add_loop_test(tc, test_other_control, 0, 2);
     tcase_add_test(tc, test_memory_after_reading_late);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    bad = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "conn_kept");
 }

@@ -12,6 +12,7 @@
 
 #include "daemon/control.h"
 #include "daemon/control.pb-c.h"
+#include "tests/unit/tests_run.h"
 
 static int ends[2];
 
@@ -247,10 +248,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("control");
     TCase *tc = tcase_create("control");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, make_pair, close_pair);
     tcase_add_test(tc, message_and_descriptor_arrive);
@@ -262,9 +260,5 @@ int main(void)
     tcase_add_test(tc, without_a_free_descriptor_the_message_comes);
     tcase_add_test(tc, full_channel_is_eagain_and_loses_nothing);
     tcase_add_test(tc, gone_peer);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "control");
 }

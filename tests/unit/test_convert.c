@@ -8,6 +8,7 @@
 
 #include "proto/arena.h"
 #include "proto/convert.h"
+#include "tests/unit/tests_run.h"
 
 static struct arena arena;
 
@@ -192,10 +193,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("convert");
     TCase *tc = tcase_create("convert");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, scalars);
@@ -207,9 +205,5 @@ int main(void)
     tcase_add_test(tc, arena_bounds_what_a_message_takes);
     tcase_add_test(tc, arena_is_reused);
     tcase_add_test(tc, arena_fits_its_messages);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "convert");
 }

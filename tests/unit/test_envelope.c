@@ -11,6 +11,7 @@
 #include "proto/frame.h"
 #include "proto/hl.pb-c.h"
 #include "proto/service.h"
+#include "tests/unit/tests_run.h"
 
 static struct buffer buf;
 
@@ -324,10 +325,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("envelope");
     TCase *tc = tcase_create("envelope");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, request_is_what_the_proto_says);
@@ -341,9 +339,5 @@ int main(void)
     tcase_add_test(tc, malformed_detail_ends_the_list);
     tcase_add_test(tc, buffer_keeps_order_whatever_the_pieces);
     tcase_add_test(tc, buffer_does_not_grow_under_steady_traffic);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "envelope");
 }

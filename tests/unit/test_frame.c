@@ -2,10 +2,10 @@
 /* The frame header: layout, bounds, and how much is asked for when bytes are missing. */
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "proto/frame.h"
+#include "tests/unit/tests_run.h"
 
 START_TEST(layout_is_big_endian)
 {
@@ -84,19 +84,12 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("frame");
     TCase *tc = tcase_create("frame");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, layout_is_big_endian);
     tcase_add_test(tc, whole_only_with_the_last_byte);
     tcase_add_test(tc, empty_payload);
     tcase_add_test(tc, length_is_bounded_before_the_payload_comes);
     tcase_add_test(tc, type_and_stream_are_checked);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "frame");
 }

@@ -14,6 +14,7 @@
 #include "client/hlctl/json.h"
 #include "client/hlctl/text.h"
 #include "client/hlctl/value.h"
+#include "tests/unit/tests_run.h"
 
 static struct hlctl ctl;
 static char text[256];
@@ -353,10 +354,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("hlctl");
     TCase *tc = tcase_create("hlctl");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, options_stand_anywhere);
     tcase_add_test(tc, numbers_and_dashes_are_arguments);
@@ -371,9 +369,5 @@ int main(void)
     tcase_add_test(tc, text_for_terminals);
     tcase_add_test(tc, percentiles);
     tcase_add_test(tc, exit_codes);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "hlctl");
 }

@@ -16,6 +16,7 @@
 #include "client/hlctl/input.h"
 #include "client/hlctl/value.h"
 #include "tests/unit/fake_server.h"
+#include "tests/unit/tests_run.h"
 
 static struct hlctl ctl;
 static uint8_t data[6u << 20];
@@ -307,10 +308,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("hlctl, input");
     TCase *tc = tcase_create("hlctl, input");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, fill_data, NULL);
@@ -320,9 +318,5 @@ int main(void)
     tcase_add_loop_test(tc, standard_input, 0, 2);
     tcase_add_loop_test(tc, rooms_that_are_none, 0, COUNT(bad_rooms));
     tcase_add_loop_test(tc, results_to_files, 0, COUNT(outputs));
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "hlctl, input");
 }

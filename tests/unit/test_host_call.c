@@ -16,6 +16,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY   (16ull << 20)
 #define IO_SIZE  (64u << 10)
@@ -617,10 +618,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("host_call");
     TCase *tc = tcase_create("host_call");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_call_and_its_result);
@@ -638,9 +636,5 @@ int main(void)
     tcase_add_test(tc, buffers_anywhere);
     tcase_add_test(tc, the_smallest_buffer);
     tcase_add_test(tc, denied_in_start_up);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "host_call");
 }

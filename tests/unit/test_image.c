@@ -14,6 +14,7 @@
 
 #include "hv/image.h"
 #include "tests/fake/elf.h"
+#include "tests/unit/tests_run.h"
 
 #define PAGE HL_ABI_PAGE_SIZE
 
@@ -350,10 +351,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("image");
     TCase *tc = tcase_create("image");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -367,9 +365,5 @@ int main(void)
     tcase_add_test(tc, hostile_symbols);
     tcase_add_test(tc, damaged_symbols_are_none);
     tcase_add_test(tc, random_damage);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "image");
 }

@@ -17,6 +17,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY  (16ull << 20)
 #define IO_SIZE (64u << 10)
@@ -580,10 +581,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("instance");
     TCase *tc = tcase_create("instance");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -607,9 +605,5 @@ int main(void)
     tcase_add_test(tc, resets);
     tcase_add_test(tc, resets_that_fail);
     tcase_add_test(tc, binding_that_fails);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "instance");
 }

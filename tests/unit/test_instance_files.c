@@ -16,6 +16,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY (16u << 20)
 #define IO     (2u << 20)
@@ -288,10 +289,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("instance_files");
     TCase *tc = tcase_create("instance_files");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -304,9 +302,5 @@ int main(void)
     tcase_add_test(tc, test_result_room);
     tcase_add_test(tc, test_result_behind_the_window);
     tcase_add_loop_test(tc, test_result_broken, 0, 9);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "instance_files");
 }

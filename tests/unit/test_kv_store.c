@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/kv_store.h"
+#include "tests/unit/tests_run.h"
 
 #define SIZE 10000u
 
@@ -244,10 +245,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kv_store");
     TCase *tc = tcase_create("kv_store");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, prepare, clean);
     tcase_add_test(tc, keeps);
@@ -257,9 +255,5 @@ int main(void)
     tcase_add_test(tc, well_summed_nonsense);
     tcase_add_test(tc, goes_with_its_image);
     tcase_add_test(tc, directory_is_checked);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "kv_store");
 }

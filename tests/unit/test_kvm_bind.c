@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "hv/kvm_machine.h"
+#include "tests/unit/tests_run.h"
 
 /* Writes to the page in rax, leaves with what stood there before. */
 GUEST(write_at, "mov (%rax), %rsi; movq $0x77, (%rax)\n" CALL(1) "ud2");
@@ -320,10 +321,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kvm bind");
     TCase *tc = tcase_create("bind");
-    SRunner *runner;
-    int failed;
+    int r;
 
     test_open();
     tcase_set_timeout(tc, 120);
@@ -335,11 +334,7 @@ int main(void)
     tcase_add_test(tc, test_after_protect);
     tcase_add_test(tc, test_write_or_execute);
     tcase_add_test(tc, test_tables);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    r = tests_run(tc, "kvm bind");
     hv.host_close(test_host);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return r;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "hv/kvm_machine.h"
+#include "tests/unit/tests_run.h"
 
 /* What is at rax: tells the eight bytes, again and again. */
 GUEST(read_at, "mov %rax, %rbx; 1: mov (%rbx), %rsi\n" CALL(1) "mov %rax, %rbx; jmp 1b");
@@ -309,10 +310,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kvm_bulk");
     TCase *tc = tcase_create("kvm_bulk");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     test_open();
     tcase_set_timeout(tc, 120);
@@ -326,9 +324,5 @@ int main(void)
     tcase_add_test(tc, test_refused);
     tcase_add_test(tc, test_large);
     tcase_add_test(tc, test_places_run_out);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "kvm_bulk");
 }

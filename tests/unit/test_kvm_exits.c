@@ -2,6 +2,7 @@
 /* How a guest leaves a kvm machine: hypercalls, system calls, every fault, ports, flags, kicks. */
 
 #include "tests/unit/kvm_support.h"
+#include "tests/unit/tests_run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -529,10 +530,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kvm exits");
     TCase *tc = tcase_create("exits");
-    SRunner *runner;
-    int failed;
+    int r;
 
     test_open();
     tcase_set_timeout(tc, 120);
@@ -552,11 +551,7 @@ int main(void)
     tcase_add_test(tc, test_threads);
     tcase_add_test(tc, test_host_open);
     tcase_add_test(tc, test_measure);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    r = tests_run(tc, "kvm exits");
     hv.host_close(test_host);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return r;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "hv/kvm_machine.h"
+#include "tests/unit/tests_run.h"
 
 /* Writes rax pages from GUEST_DATA up, then leaves. */
 GUEST(write_pages, "mov $0x600000, %ebx; test %eax, %eax; jz 2f\n"
@@ -415,10 +416,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kvm reset");
     TCase *tc = tcase_create("reset");
-    SRunner *runner;
-    int failed;
+    int r;
 
     test_open();
     tcase_set_timeout(tc, 120);
@@ -439,11 +438,7 @@ int main(void)
     tcase_add_test(tc, test_hint);
     tcase_add_test(tc, test_protect);
     tcase_add_test(tc, test_string_output);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    r = tests_run(tc, "kvm reset");
     hv.host_close(test_host);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return r;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "hv/kvm_machine.h"
+#include "tests/unit/tests_run.h"
 
 /* Tells in rsi what the vector state holds: 0 for nothing. Then leaves secrets in all of it. */
 GUEST(vectors,
@@ -178,10 +179,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kvm vectors");
     TCase *tc = tcase_create("vectors");
-    SRunner *runner;
-    int failed;
+    int r;
 
     test_open();
     tcase_set_timeout(tc, 120);
@@ -189,11 +188,7 @@ int main(void)
     tcase_add_loop_test(tc, test_vectors, 0, KINDS);
     tcase_add_loop_test(tc, test_each_vector, 0, KINDS * sizeof(left) / sizeof(left[0]));
     tcase_add_test(tc, test_restore);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    r = tests_run(tc, "kvm vectors");
     hv.host_close(test_host);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return r;
 }

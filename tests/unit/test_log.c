@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "tests/unit/tests_run.h"
 
 static int capture_pipe[2];
 static int saved_stderr;
@@ -125,10 +126,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("log");
     TCase *tc = tcase_create("log");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, plain_lines);
     tcase_add_test(tc, journal_lines);
@@ -136,9 +134,5 @@ int main(void)
     tcase_add_test(tc, hostile_text_is_escaped);
     tcase_add_test(tc, a_long_line_is_one_line);
     tcase_add_test(tc, a_flood_is_cut_and_counted);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "log");
 }

@@ -13,6 +13,7 @@
 #include "daemon/budget.h"
 #include "daemon/deadlines.h"
 #include "daemon/mailbox.h"
+#include "tests/unit/tests_run.h"
 
 #define SENDERS 4
 #define MAILS   5000
@@ -156,19 +157,12 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("mailbox");
     TCase *tc = tcase_create("mailbox");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, test_many_senders);
     tcase_add_test(tc, test_close_delivers);
     tcase_add_test(tc, test_deadlines);
     tcase_add_test(tc, test_budget);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "mailbox");
 }

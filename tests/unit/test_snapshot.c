@@ -20,6 +20,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define PAGE   ((uint64_t)HL_ABI_PAGE_SIZE)
 #define MEMORY (16ull << 20)
@@ -428,10 +429,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("snapshot");
     TCase *tc = tcase_create("snapshot");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -447,9 +445,5 @@ int main(void)
     tcase_add_test(tc, start_up_that_fails);
     tcase_add_test(tc, backend_failures_leak_nothing);
     tcase_add_test(tc, built_in_guest_gets_ready);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "snapshot");
 }

@@ -22,6 +22,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define PAGE   ((uint64_t)HL_ABI_PAGE_SIZE)
 #define MEMORY (16ull << 20)
@@ -593,10 +594,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("snapshot_file");
     TCase *tc = tcase_create("snapshot_file");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 120);
@@ -617,9 +615,5 @@ int main(void)
     tcase_add_test(tc, failures_leak_nothing);
     tcase_add_test(tc, too_scattered_to_store);
     tcase_add_test(tc, features);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "snapshot_file");
 }

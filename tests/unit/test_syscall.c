@@ -26,6 +26,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define PAGE   ((uint64_t)HL_ABI_PAGE_SIZE)
 #define MEMORY (16ull << 20)
@@ -563,10 +564,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("syscall");
     TCase *tc = tcase_create("syscall");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 60);
@@ -589,9 +587,5 @@ int main(void)
     tcase_add_test(tc, ends);
     tcase_add_test(tc, time_and_entropy);
     tcase_add_test(tc, reset_forgets);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "syscall");
 }

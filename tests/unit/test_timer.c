@@ -2,6 +2,7 @@
 /* Kicks and deadlines on a run that is no guest: a loop that waits for its flag. */
 
 #include "hv/timer.h"
+#include "tests/unit/tests_run.h"
 
 #include <check.h>
 #include <errno.h>
@@ -154,10 +155,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("timer");
     TCase *tc = tcase_create("kick");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tc, setup, NULL);
     tcase_set_timeout(tc, 60);
@@ -168,10 +166,5 @@ int main(void)
     tcase_add_test(tc, test_pending);
     tcase_add_test(tc, test_race);
     tcase_add_test(tc, test_blocked_thread);
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return tests_run(tc, "timer");
 }

@@ -16,6 +16,7 @@
 #include "hv/timer.h"
 #include "tests/fake/elf.h"
 #include "tests/fake/fake.h"
+#include "tests/unit/tests_run.h"
 
 #define MEMORY  (16ull << 20)
 #define IO_SIZE (64u << 10)
@@ -336,10 +337,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("world");
     TCase *tc = tcase_create("world");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_add_test(tc, the_rfcs_block);
     tcase_add_test(tc, true_bytes_differ);
@@ -351,9 +349,5 @@ int main(void)
     tcase_add_test(tc, entropy_gives_way);
     tcase_add_test(tc, made_up_calls);
     tcase_add_test(tc, made_up_start_up);
-    suite_add_tcase(suite, tc);
-    srunner_run_all(runner, CK_NORMAL);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tests_run(tc, "world");
 }

@@ -5,19 +5,25 @@
 #include <check.h>
 #include <stdlib.h>
 
-/* What a test program's main ends with: runs the case. Returns: the status for exit. */
-static inline int tests_run(TCase *tc, const char *name)
+/* What a test program's main ends with. Returns: the status for exit. */
+static inline int suite_run(Suite *suite)
 {
-    Suite *suite = suite_create(name);
-    SRunner *runner;
+    SRunner *runner = srunner_create(suite);
     int failed;
 
-    suite_add_tcase(suite, tc);
-    runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* The same with a single case. */
+static inline int tests_run(TCase *tc, const char *name)
+{
+    Suite *suite = suite_create(name);
+
+    suite_add_tcase(suite, tc);
+    return suite_run(suite);
 }
 
 #endif
