@@ -16,10 +16,5 @@ libbase_la_SOURCES = \
 	base/standard.h \
 	base/value.c \
 	base/value.h
-libbase_la_CFLAGS = $(AM_CFLAGS) -fPIC
 
 check_PROGRAMS += tests/unit/test_base
-TESTS += tests/unit/test_base
-tests_unit_test_base_SOURCES = tests/unit/test_base.c
-tests_unit_test_base_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_base_LDADD = libbase.la $(CHECK_LIBS)

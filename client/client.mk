@@ -3,9 +3,6 @@ include_HEADERS += base/hltypes.h client/hlclient.h client/hlmanage.h client/hls
 pkgconfig_DATA += client/hlclient.pc
 EXTRA_DIST += client/libhlclient.map
 
-# hltypes.h stands beside the other public headers once installed.
-CLIENT_CPPFLAGS = $(AM_CPPFLAGS) -iquote $(top_srcdir)/base
-
 # Everything of the library, with all its symbols: the library proper and the unit tests link it.
 noinst_LTLIBRARIES += libhlclientall.la
 libhlclientall_la_SOURCES = \
@@ -23,8 +20,6 @@ libhlclientall_la_SOURCES = \
 	client/request.c \
 	client/room.c \
 	client/sessions.c
-libhlclientall_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
-libhlclientall_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
 libhlclientall_la_LIBADD = libproto.la
 
 lib_LTLIBRARIES += libhlclient.la
@@ -81,103 +76,36 @@ libhlctl_la_SOURCES = \
 	client/hlctl/text.h \
 	client/hlctl/value.c \
 	client/hlctl/value.h
-libhlctl_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
-libhlctl_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 libhlctl_la_LIBADD = libbase.la $(JANSSON_LIBS)
 
 bin_PROGRAMS += hlctl
 hlctl_SOURCES = client/hlctl/main.c
-hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
 hlctl_LDADD = libhlctl.la libhlclient.la -lm
 
 dist_man_MANS += doc/hlctl.1 doc/hlclient.3
 bashcompletiondir = $(datadir)/bash-completion/completions
 dist_bashcompletion_DATA = contrib/completions/hlctl
 
-check_PROGRAMS += tests/unit/test_client
-TESTS += tests/unit/test_client
-tests_unit_test_client_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client.c
-tests_unit_test_client_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_broken
-TESTS += tests/unit/test_client_broken
-tests_unit_test_client_broken_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_broken.c
-tests_unit_test_client_broken_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_broken_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_broken_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_bulk
-TESTS += tests/unit/test_client_bulk
-tests_unit_test_client_bulk_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_bulk.c
-tests_unit_test_client_bulk_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_bulk_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_descriptor
-TESTS += tests/unit/test_client_descriptor
-tests_unit_test_client_descriptor_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_descriptor.c
-tests_unit_test_client_descriptor_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_descriptor_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_descriptor_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_host
-TESTS += tests/unit/test_client_host
-tests_unit_test_client_host_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_host.c
-tests_unit_test_client_host_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_host_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_host_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_manage
-TESTS += tests/unit/test_client_manage
-tests_unit_test_client_manage_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_manage.c
-tests_unit_test_client_manage_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_manage_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_manage_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_client_parcel
-TESTS += tests/unit/test_client_parcel
-tests_unit_test_client_parcel_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_client_parcel.c
-tests_unit_test_client_parcel_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_client_parcel_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_client_parcel_LDADD = libhlclientall.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_hlctl
-TESTS += tests/unit/test_hlctl
-tests_unit_test_hlctl_SOURCES = tests/unit/test_hlctl.c
-tests_unit_test_hlctl_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_hlctl_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS)
-tests_unit_test_hlctl_LDADD = libhlctl.la libhlclientall.la -lm $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_hlctl_input
-TESTS += tests/unit/test_hlctl_input
-tests_unit_test_hlctl_input_SOURCES = \
-	tests/unit/fake_server.c \
-	tests/unit/fake_server.h \
-	tests/unit/test_hlctl_input.c
-tests_unit_test_hlctl_input_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_unit_test_hlctl_input_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(JANSSON_CFLAGS) \
-	$(PROTOBUF_C_CFLAGS)
-tests_unit_test_hlctl_input_LDADD = libhlctl.la libhlclientall.la -lm $(CHECK_LIBS)
+CLIENT_TESTS = \
+	tests/unit/test_client \
+	tests/unit/test_client_broken \
+	tests/unit/test_client_bulk \
+	tests/unit/test_client_descriptor \
+	tests/unit/test_client_host \
+	tests/unit/test_client_manage \
+	tests/unit/test_client_parcel \
+	tests/unit/test_hlctl \
+	tests/unit/test_hlctl_input
+check_PROGRAMS += $(CLIENT_TESTS)
+check_LTLIBRARIES += libclientrig.la
+libclientrig_la_SOURCES = tests/unit/fake_server.c tests/unit/fake_server.h
+CLIENT_TEST_LIBS = libclientrig.la libhlclientall.la $(CHECK_LIBS)
+tests_unit_test_client_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_broken_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_bulk_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_descriptor_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_host_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_manage_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_client_parcel_LDADD = $(CLIENT_TEST_LIBS)
+tests_unit_test_hlctl_LDADD = libhlctl.la $(CLIENT_TEST_LIBS) -lm
+tests_unit_test_hlctl_input_LDADD = libhlctl.la $(CLIENT_TEST_LIBS) -lm

@@ -3,7 +3,7 @@
 # What front and worker share: the control messages, and the log.
 noinst_LTLIBRARIES += libcontrolmessages.la
 nodist_libcontrolmessages_la_SOURCES = daemon/control.pb-c.c
-libcontrolmessages_la_CFLAGS = -g -O2 -fPIC $(SAN) $(PROTOBUF_C_CFLAGS)
+libcontrolmessages_la_CFLAGS = -g -O2 $(SAN) $(PROTOBUF_C_CFLAGS)
 
 noinst_LTLIBRARIES += libcontrol.la
 libcontrol_la_SOURCES = \
@@ -11,20 +11,7 @@ libcontrol_la_SOURCES = \
 	daemon/control.h \
 	daemon/log.c \
 	daemon/log.h
-libcontrol_la_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 libcontrol_la_LIBADD = libcontrolmessages.la libproto.la
-
-check_PROGRAMS += tests/unit/test_control
-TESTS += tests/unit/test_control
-tests_unit_test_control_SOURCES = tests/unit/test_control.c
-tests_unit_test_control_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_control_LDADD = libcontrol.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_log
-TESTS += tests/unit/test_log
-tests_unit_test_log_SOURCES = tests/unit/test_log.c
-tests_unit_test_log_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_log_LDADD = libcontrol.la $(CHECK_LIBS)
 
 # The front, apart from main: what unit tests drive with a worker of their own.
 noinst_LTLIBRARIES += libfront.la
@@ -66,8 +53,6 @@ libfront_la_SOURCES = \
 	daemon/registry_snapshot.h \
 	daemon/registry_store.c \
 	daemon/registry_store.h
-libfront_la_CFLAGS = $(AM_CFLAGS) $(INIH_CFLAGS) $(JANSSON_CFLAGS) $(PROTOBUF_C_CFLAGS) \
-	$(SODIUM_CFLAGS) $(SYSTEMD_CFLAGS) $(UV_CFLAGS)
 libfront_la_LIBADD = libcontrol.la $(INIH_LIBS) $(JANSSON_LIBS) $(SODIUM_LIBS) $(SYSTEMD_LIBS) \
 	$(UV_LIBS)
 
@@ -80,38 +65,21 @@ FRONT_TESTS = \
 	tests/unit/test_registry_snapshot \
 	tests/unit/test_registry_state
 check_PROGRAMS += $(FRONT_TESTS)
-TESTS += $(FRONT_TESTS)
-FRONT_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
-tests_unit_test_configuration_SOURCES = tests/unit/test_configuration.c
-tests_unit_test_configuration_CFLAGS = $(FRONT_TEST_CFLAGS) -DSOURCE_DIR='"$(abs_top_srcdir)"'
-tests_unit_test_configuration_LDADD = libfront.la $(CHECK_LIBS)
-FRONT_RIG = \
+check_LTLIBRARIES += libfrontrig.la libregistryrig.la
+libfrontrig_la_SOURCES = \
 	tests/unit/front_rig.c \
 	tests/unit/front_rig.h \
 	tests/unit/front_stub.c \
 	tests/unit/front_stub.h
-tests_unit_test_front_SOURCES = $(FRONT_RIG) tests/unit/test_front.c
-tests_unit_test_front_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_front_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_front_images_SOURCES = $(FRONT_RIG) tests/unit/test_front_images.c
-tests_unit_test_front_images_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_front_images_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_kv_store_SOURCES = tests/unit/test_kv_store.c
-tests_unit_test_kv_store_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_kv_store_LDADD = libfront.la $(CHECK_LIBS)
-REGISTRY_RIG = \
-	tests/unit/registry_rig.c \
-	tests/unit/registry_rig.h \
-	tests/unit/tests_run.h
-tests_unit_test_registry_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry.c
-tests_unit_test_registry_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_registry_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_registry_snapshot_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry_snapshot.c
-tests_unit_test_registry_snapshot_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_registry_snapshot_LDADD = libfront.la $(CHECK_LIBS)
-tests_unit_test_registry_state_SOURCES = $(REGISTRY_RIG) tests/unit/test_registry_state.c
-tests_unit_test_registry_state_CFLAGS = $(FRONT_TEST_CFLAGS)
-tests_unit_test_registry_state_LDADD = libfront.la $(CHECK_LIBS)
+libregistryrig_la_SOURCES = tests/unit/registry_rig.c tests/unit/registry_rig.h
+FRONT_TEST_LIBS = libfront.la $(CHECK_LIBS)
+tests_unit_test_configuration_LDADD = $(FRONT_TEST_LIBS)
+tests_unit_test_front_LDADD = libfrontrig.la $(FRONT_TEST_LIBS)
+tests_unit_test_front_images_LDADD = libfrontrig.la $(FRONT_TEST_LIBS)
+tests_unit_test_kv_store_LDADD = $(FRONT_TEST_LIBS)
+tests_unit_test_registry_LDADD = libregistryrig.la $(FRONT_TEST_LIBS)
+tests_unit_test_registry_snapshot_LDADD = libregistryrig.la $(FRONT_TEST_LIBS)
+tests_unit_test_registry_state_LDADD = libregistryrig.la $(FRONT_TEST_LIBS)
 
 # The worker, apart from its start: what unit tests drive without a daemon.
 noinst_LTLIBRARIES += libengine.la
@@ -199,120 +167,42 @@ libengine_la_SOURCES = \
 	daemon/upload.h \
 	daemon/worker.c \
 	daemon/worker.h
-libengine_la_CFLAGS = $(AM_CFLAGS) $(CAPNG_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SECCOMP_CFLAGS) \
-	$(SODIUM_CFLAGS) $(UV_CFLAGS)
 libengine_la_LIBADD = libcontrol.la libproto.la $(CAPNG_LIBS) $(SECCOMP_LIBS) $(SODIUM_LIBS) \
 	$(UV_LIBS)
 
-check_PROGRAMS += tests/unit/test_confine
-TESTS += tests/unit/test_confine
-tests_unit_test_confine_SOURCES = tests/unit/test_confine.c
-tests_unit_test_confine_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_confine_LDADD = libengine.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_mailbox
-TESTS += tests/unit/test_mailbox
-tests_unit_test_mailbox_SOURCES = tests/unit/test_mailbox.c
-tests_unit_test_mailbox_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(UV_CFLAGS)
-tests_unit_test_mailbox_LDADD = libengine.la $(CHECK_LIBS)
-
-ENGINE_TEST_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS) $(SODIUM_CFLAGS) $(UV_CFLAGS)
-ENGINE_TEST_LIBS = libengine.la libhvfake.la libhv.la $(CHECK_LIBS)
-ENGINE_RIG = \
+check_LTLIBRARIES += libenginerig.la
+libenginerig_la_SOURCES = \
+	tests/unit/bulk_rig.c \
+	tests/unit/bulk_rig.h \
 	tests/unit/engine_rig.c \
 	tests/unit/engine_rig.h \
 	tests/unit/engine_tests.c \
 	tests/unit/engine_tests.h \
-	tests/unit/tests_run.h
-
-check_PROGRAMS += tests/unit/test_engine
-TESTS += tests/unit/test_engine
-tests_unit_test_engine_SOURCES = $(ENGINE_RIG) tests/unit/test_engine.c
-tests_unit_test_engine_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_engine_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_images
-TESTS += tests/unit/test_images
-tests_unit_test_images_SOURCES = $(ENGINE_RIG) tests/unit/test_images.c
-tests_unit_test_images_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_images_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_conn
-TESTS += tests/unit/test_conn
-tests_unit_test_conn_SOURCES = $(ENGINE_RIG) tests/unit/test_conn.c
-tests_unit_test_conn_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_conn_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_descriptors
-TESTS += tests/unit/test_descriptors
-tests_unit_test_descriptors_SOURCES = $(ENGINE_RIG) tests/unit/test_descriptors.c
-tests_unit_test_descriptors_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_descriptors_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_conn_kept
-TESTS += tests/unit/test_conn_kept
-tests_unit_test_conn_kept_SOURCES = tests/unit/test_conn_kept.c
-tests_unit_test_conn_kept_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_conn_kept_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_bulk tests/unit/test_bulk_results
-TESTS += tests/unit/test_bulk tests/unit/test_bulk_results
-BULK_RIG = $(ENGINE_RIG) tests/unit/bulk_rig.c tests/unit/bulk_rig.h
-tests_unit_test_bulk_SOURCES = $(BULK_RIG) tests/unit/test_bulk.c
-tests_unit_test_bulk_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_bulk_LDADD = $(ENGINE_TEST_LIBS)
-tests_unit_test_bulk_results_SOURCES = $(BULK_RIG) tests/unit/test_bulk_results.c
-tests_unit_test_bulk_results_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_bulk_results_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_pool
-TESTS += tests/unit/test_pool
-tests_unit_test_pool_SOURCES = $(ENGINE_RIG) tests/unit/test_pool.c
-tests_unit_test_pool_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_pool_LDADD = $(ENGINE_TEST_LIBS)
-
-SESSION_RIG = $(ENGINE_RIG) \
+	tests/unit/host_rig.c \
+	tests/unit/host_rig.h \
 	tests/unit/session_rig.c \
-	tests/unit/session_rig.h
-
-check_PROGRAMS += tests/unit/test_session
-TESTS += tests/unit/test_session
-tests_unit_test_session_SOURCES = $(SESSION_RIG) tests/unit/test_session.c
-tests_unit_test_session_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_session_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_session_turns
-TESTS += tests/unit/test_session_turns
-tests_unit_test_session_turns_SOURCES = $(SESSION_RIG) tests/unit/test_session_turns.c
-tests_unit_test_session_turns_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_session_turns_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_run
-TESTS += tests/unit/test_run
-tests_unit_test_run_SOURCES = $(ENGINE_RIG) tests/unit/test_run.c
-tests_unit_test_run_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_run_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_host
-TESTS += tests/unit/test_host
-tests_unit_test_host_SOURCES = $(ENGINE_RIG) \
-	tests/unit/host_rig.c \
-	tests/unit/host_rig.h \
-	tests/unit/test_host.c
-tests_unit_test_host_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_host_LDADD = $(ENGINE_TEST_LIBS)
-
-check_PROGRAMS += tests/unit/test_offer
-TESTS += tests/unit/test_offer
-tests_unit_test_offer_SOURCES = $(ENGINE_RIG) \
-	tests/unit/host_rig.c \
-	tests/unit/host_rig.h \
-	tests/unit/test_offer.c
-tests_unit_test_offer_CFLAGS = $(ENGINE_TEST_CFLAGS)
-tests_unit_test_offer_LDADD = $(ENGINE_TEST_LIBS)
+	tests/unit/session_rig.h \
+	tests/unit/tests_run.h
+check_PROGRAMS += \
+	tests/unit/test_bulk \
+	tests/unit/test_bulk_results \
+	tests/unit/test_confine \
+	tests/unit/test_conn \
+	tests/unit/test_conn_kept \
+	tests/unit/test_control \
+	tests/unit/test_descriptors \
+	tests/unit/test_engine \
+	tests/unit/test_host \
+	tests/unit/test_images \
+	tests/unit/test_log \
+	tests/unit/test_mailbox \
+	tests/unit/test_offer \
+	tests/unit/test_pool \
+	tests/unit/test_run \
+	tests/unit/test_session \
+	tests/unit/test_session_turns
 
 # Front, worker and nursery are one program: main chooses.
 sbin_PROGRAMS += hld
 hld_SOURCES = daemon/main.c
-hld_CFLAGS = $(AM_CFLAGS) $(SODIUM_CFLAGS) $(SYSTEMD_CFLAGS)
 hld_LDADD = libfront.la libengine.la libhv.la

@@ -67,34 +67,22 @@ $(GUEST_EXAMPLES): %: %.c $(GUEST_PROGRAM_DEPENDS)
 		guest/libhlguest.a $($(@F)_LIBS)
 
 # Guests on real machines.
-GUEST_UNIT_TESTS = tests/unit/test_guests tests/unit/test_host_guests tests/unit/test_hostile \
-	tests/unit/test_library tests/unit/test_state
+GUEST_UNIT_TESTS = \
+	tests/unit/test_guests \
+	tests/unit/test_host_guests \
+	tests/unit/test_hostile \
+	tests/unit/test_library \
+	tests/unit/test_state
 check_PROGRAMS += $(GUEST_UNIT_TESTS)
-TESTS += $(GUEST_UNIT_TESTS)
-GUEST_UNIT_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
-if HAVE_MUSL_GCC
-GUEST_UNIT_CFLAGS += -DHAVE_MUSL_GCC
-endif
-if HAVE_LIBPNG
-GUEST_UNIT_CFLAGS += -DHAVE_LIBPNG
-endif
+check_LTLIBRARIES += libprogramrig.la
+libprogramrig_la_SOURCES = tests/unit/program.c tests/unit/program.h
+GUEST_TEST_LIBS = libprogramrig.la libhv.la $(CHECK_LIBS)
+tests_unit_test_guests_LDADD = $(GUEST_TEST_LIBS)
+tests_unit_test_host_guests_LDADD = $(GUEST_TEST_LIBS)
+tests_unit_test_hostile_LDADD = $(GUEST_TEST_LIBS)
+tests_unit_test_library_LDADD = $(GUEST_TEST_LIBS)
+tests_unit_test_state_LDADD = $(GUEST_TEST_LIBS)
 TESTS += tests/unit/test_hlguest_pc.sh
 EXTRA_DIST += tests/unit/test_hlguest_pc.sh tests/data/gradient.png
-tests_unit_test_guests_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_guests.c
-tests_unit_test_guests_CFLAGS = $(GUEST_UNIT_CFLAGS)
-tests_unit_test_guests_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_host_guests_SOURCES = tests/unit/program.c tests/unit/program.h \
-	tests/unit/test_host_guests.c
-tests_unit_test_host_guests_CFLAGS = $(GUEST_UNIT_CFLAGS)
-tests_unit_test_host_guests_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_hostile_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_hostile.c
-tests_unit_test_hostile_CFLAGS = $(GUEST_UNIT_CFLAGS)
-tests_unit_test_hostile_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_library_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_library.c
-tests_unit_test_library_CFLAGS = $(GUEST_UNIT_CFLAGS)
-tests_unit_test_library_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_state_SOURCES = tests/unit/program.c tests/unit/program.h tests/unit/test_state.c
-tests_unit_test_state_CFLAGS = $(GUEST_UNIT_CFLAGS)
-tests_unit_test_state_LDADD = libhv.la $(CHECK_LIBS)
 
 include tests/guests/guests.mk

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 noinst_LTLIBRARIES += libhv.la
 libhv_la_SOURCES =
-libhv_la_CFLAGS = $(AM_CFLAGS) -fPIC
 libhv_la_LIBADD = libbase.la
 
 # common to all backends
@@ -59,10 +58,6 @@ libhv_la_SOURCES += \
 	hv/timer.h
 
 check_PROGRAMS += tests/unit/test_timer
-TESTS += tests/unit/test_timer
-tests_unit_test_timer_SOURCES = tests/unit/test_timer.c
-tests_unit_test_timer_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_timer_LDADD = libhv.la $(CHECK_LIBS)
 
 KVM_TESTS = \
 	tests/unit/test_kvm_bind \
@@ -71,27 +66,17 @@ KVM_TESTS = \
 	tests/unit/test_kvm_reset \
 	tests/unit/test_kvm_vectors
 check_PROGRAMS += $(KVM_TESTS)
-TESTS += $(KVM_TESTS)
-KVM_SUPPORT = tests/unit/kvm_support.c tests/unit/kvm_support.h
-tests_unit_test_kvm_bind_SOURCES = tests/unit/test_kvm_bind.c $(KVM_SUPPORT)
-tests_unit_test_kvm_bind_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_kvm_bind_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_kvm_bulk_SOURCES = tests/unit/test_kvm_bulk.c $(KVM_SUPPORT)
-tests_unit_test_kvm_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_kvm_bulk_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_kvm_exits_SOURCES = tests/unit/test_kvm_exits.c $(KVM_SUPPORT)
-tests_unit_test_kvm_exits_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_kvm_exits_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_kvm_reset_SOURCES = tests/unit/test_kvm_reset.c $(KVM_SUPPORT)
-tests_unit_test_kvm_reset_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_kvm_reset_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_kvm_vectors_SOURCES = tests/unit/test_kvm_vectors.c $(KVM_SUPPORT)
-tests_unit_test_kvm_vectors_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_kvm_vectors_LDADD = libhv.la $(CHECK_LIBS)
+check_LTLIBRARIES += libkvmrig.la
+libkvmrig_la_SOURCES = tests/unit/kvm_support.c tests/unit/kvm_support.h
+KVM_TEST_LIBS = libkvmrig.la libhv.la $(CHECK_LIBS)
+tests_unit_test_kvm_bind_LDADD = $(KVM_TEST_LIBS)
+tests_unit_test_kvm_bulk_LDADD = $(KVM_TEST_LIBS)
+tests_unit_test_kvm_exits_LDADD = $(KVM_TEST_LIBS)
+tests_unit_test_kvm_reset_LDADD = $(KVM_TEST_LIBS)
+tests_unit_test_kvm_vectors_LDADD = $(KVM_TEST_LIBS)
 
 # the backend that tests script
-check_LTLIBRARIES = libhvfake.la
-libhvfake_la_CFLAGS = $(AM_CFLAGS) -fPIC
+check_LTLIBRARIES += libhvfake.la
 libhvfake_la_SOURCES = \
 	tests/fake/elf.c \
 	tests/fake/elf.h \
@@ -100,7 +85,7 @@ libhvfake_la_SOURCES = \
 	tests/fake/fake_internal.h \
 	tests/fake/guest.c
 
-HV_UNIT_TESTS = \
+check_PROGRAMS += \
 	tests/unit/test_backend \
 	tests/unit/test_call \
 	tests/unit/test_checkpoint \
@@ -112,41 +97,6 @@ HV_UNIT_TESTS = \
 	tests/unit/test_snapshot_file \
 	tests/unit/test_syscall \
 	tests/unit/test_world
-check_PROGRAMS += $(HV_UNIT_TESTS)
-TESTS += $(HV_UNIT_TESTS)
-tests_unit_test_backend_SOURCES = tests/unit/test_backend.c
-tests_unit_test_backend_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_backend_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_call_SOURCES = tests/unit/test_call.c
-tests_unit_test_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_call_LDADD = libhv.la $(CHECK_LIBS)
-tests_unit_test_checkpoint_SOURCES = tests/unit/test_checkpoint.c
-tests_unit_test_checkpoint_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_checkpoint_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_host_call_SOURCES = tests/unit/test_host_call.c
-tests_unit_test_host_call_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_host_call_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_image_SOURCES = tests/unit/test_image.c
-tests_unit_test_image_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_image_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_snapshot_SOURCES = tests/unit/test_snapshot.c
-tests_unit_test_snapshot_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_snapshot_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_snapshot_file_SOURCES = tests/unit/test_snapshot_file.c
-tests_unit_test_snapshot_file_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_snapshot_file_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_instance_SOURCES = tests/unit/test_instance.c
-tests_unit_test_instance_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_instance_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_instance_files_SOURCES = tests/unit/test_instance_files.c
-tests_unit_test_instance_files_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_instance_files_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_syscall_SOURCES = tests/unit/test_syscall.c
-tests_unit_test_syscall_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_syscall_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
-tests_unit_test_world_SOURCES = tests/unit/test_world.c
-tests_unit_test_world_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_world_LDADD = libhvfake.la libhv.la $(CHECK_LIBS)
 
 # what the machine costs by itself
 noinst_PROGRAMS += tests/bench/bench_hv
@@ -155,7 +105,6 @@ tests_bench_bench_hv_SOURCES = \
 	tests/bench/bench_hv.h \
 	tests/bench/bench_hv_first.c \
 	tests/bench/bench_hv_reset.c
-tests_bench_bench_hv_CFLAGS = $(AM_CFLAGS)
 tests_bench_bench_hv_LDADD = libhv.la
 
 # process
@@ -188,19 +137,13 @@ PROCESS_TESTS = \
 	tests/unit/test_process_bulk \
 	tests/unit/test_process_hostile
 check_PROGRAMS += $(PROCESS_TESTS)
-TESTS += $(PROCESS_TESTS)
-PROCESS_RIG = tests/unit/process_rig.c tests/unit/process_rig.h
-check_LTLIBRARIES += libprocessguests.la
+check_LTLIBRARIES += libprocessguests.la libprocessrig.la
 libprocessguests_la_SOURCES = tests/unit/process_guests.c tests/unit/process_guests.h
 libprocessguests_la_CFLAGS = $(AM_CFLAGS) $(FREESTANDING_CFLAGS)
-tests_unit_test_process_SOURCES = tests/unit/test_process.c $(PROCESS_RIG)
-tests_unit_test_process_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_process_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
-tests_unit_test_process_bulk_SOURCES = tests/unit/test_process_bulk.c $(PROCESS_RIG)
-tests_unit_test_process_bulk_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_process_bulk_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
-tests_unit_test_process_hostile_SOURCES = tests/unit/test_process_hostile.c $(PROCESS_RIG)
-tests_unit_test_process_hostile_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_test_process_hostile_LDADD = libprocessguests.la libhv.la $(CHECK_LIBS)
+libprocessrig_la_SOURCES = tests/unit/process_rig.c tests/unit/process_rig.h
+PROCESS_TEST_LIBS = libprocessrig.la libprocessguests.la libhv.la $(CHECK_LIBS)
+tests_unit_test_process_LDADD = $(PROCESS_TEST_LIBS)
+tests_unit_test_process_bulk_LDADD = $(PROCESS_TEST_LIBS)
+tests_unit_test_process_hostile_LDADD = $(PROCESS_TEST_LIBS)
 TESTS += tests/unit/test_process_code.sh
 EXTRA_DIST += tests/unit/test_process_code.sh

@@ -22,7 +22,7 @@ CLEANFILES += gen/proto/hl.proto gen/proto/envelope.proto gen/daemon/control.pro
 # Generated code is not held to our warnings.
 noinst_LTLIBRARIES += libmessages.la
 nodist_libmessages_la_SOURCES = proto/hl.pb-c.c proto/envelope.pb-c.c
-libmessages_la_CFLAGS = -g -O2 -fPIC -fvisibility=hidden $(SAN) $(PROTOBUF_C_CFLAGS)
+libmessages_la_CFLAGS = -g -O2 -fvisibility=hidden $(SAN) $(PROTOBUF_C_CFLAGS)
 
 libproto_la_SOURCES = \
 	proto/arena.c \
@@ -38,23 +38,9 @@ libproto_la_SOURCES = \
 	proto/frame.c \
 	proto/frame.h \
 	proto/service.h
-libproto_la_CFLAGS = $(AM_CFLAGS) -fPIC $(PROTOBUF_C_CFLAGS)
 libproto_la_LIBADD = libmessages.la libbase.la $(PROTOBUF_C_LIBS)
 
-check_PROGRAMS += tests/unit/test_envelope
-TESTS += tests/unit/test_envelope
-tests_unit_test_envelope_SOURCES = tests/unit/test_envelope.c
-tests_unit_test_envelope_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_envelope_LDADD = libproto.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_convert
-TESTS += tests/unit/test_convert
-tests_unit_test_convert_SOURCES = tests/unit/test_convert.c
-tests_unit_test_convert_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_convert_LDADD = libproto.la $(CHECK_LIBS)
-
-check_PROGRAMS += tests/unit/test_frame
-TESTS += tests/unit/test_frame
-tests_unit_test_frame_SOURCES = tests/unit/test_frame.c
-tests_unit_test_frame_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) $(PROTOBUF_C_CFLAGS)
-tests_unit_test_frame_LDADD = libproto.la $(CHECK_LIBS)
+check_PROGRAMS += \
+	tests/unit/test_convert \
+	tests/unit/test_envelope \
+	tests/unit/test_frame

@@ -39,33 +39,18 @@ fuzz-targets: $(BUILT_SOURCES)
 	$(MAKE) $(AM_MAKEFLAGS) $(FUZZ_TARGETS)
 .PHONY: fuzz-targets
 
-tests_fuzz_fuzz_client_SOURCES = tests/fuzz/fuzz_client.c
-tests_fuzz_fuzz_client_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_fuzz_fuzz_client_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_client_LDADD = libhlclientall.la
 tests_fuzz_fuzz_client_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_control_SOURCES = tests/fuzz/fuzz_control.c
-tests_fuzz_fuzz_control_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_control_LDADD = libcontrol.la
 tests_fuzz_fuzz_control_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_files_SOURCES = tests/fuzz/fuzz_files.c
-tests_fuzz_fuzz_files_CFLAGS = $(AM_CFLAGS) $(SODIUM_CFLAGS)
 tests_fuzz_fuzz_files_LDADD = libfront.la
 tests_fuzz_fuzz_files_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_guest_SOURCES = tests/fuzz/fuzz_guest.c
-tests_fuzz_fuzz_guest_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_guest_LDADD = libhv.la
 tests_fuzz_fuzz_guest_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz_image.c tests/fake/elf.c tests/fake/elf.h
-tests_fuzz_fuzz_image_CFLAGS = $(AM_CFLAGS)
-tests_fuzz_fuzz_image_LDADD = libhv.la
+tests_fuzz_fuzz_image_LDADD = libhvfake.la libhv.la
 tests_fuzz_fuzz_image_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_snapshot_SOURCES = tests/fuzz/fuzz_snapshot.c
-tests_fuzz_fuzz_snapshot_CFLAGS = $(AM_CFLAGS)
 tests_fuzz_fuzz_snapshot_LDADD = libhvfake.la libhv.la
 tests_fuzz_fuzz_snapshot_LDFLAGS = $(FUZZ_LINK)
-tests_fuzz_fuzz_wire_SOURCES = tests/fuzz/fuzz_wire.c
-tests_fuzz_fuzz_wire_CFLAGS = $(AM_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_fuzz_fuzz_wire_LDADD = libproto.la
 tests_fuzz_fuzz_wire_LDFLAGS = $(FUZZ_LINK)
 include tests/bench/bench.mk

@@ -15,14 +15,9 @@ EXTRA_DIST += \
 
 noinst_LTLIBRARIES += libbench.la
 libbench_la_SOURCES = tests/bench/support.c tests/bench/support.h
-libbench_la_CPPFLAGS = $(CLIENT_CPPFLAGS)
-libbench_la_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 libbench_la_LIBADD = $(JANSSON_LIBS)
 
 noinst_PROGRAMS += tests/bench/codec tests/bench/load tests/bench/rivals
-tests_bench_codec_SOURCES = tests/bench/codec.c
-tests_bench_codec_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_bench_codec_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_bench_codec_LDADD = libbench.la libproto.la
 tests_bench_load_SOURCES = \
 	tests/bench/load.c \
@@ -33,19 +28,15 @@ tests_bench_load_SOURCES = \
 	tests/bench/load_lanes.c \
 	tests/bench/load_open.c \
 	tests/bench/load_turns.c
-tests_bench_load_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_bench_load_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(PROTOBUF_C_CFLAGS)
 tests_bench_load_LDADD = libbench.la libhlclientall.la -lm
 tests_bench_rivals_SOURCES = tests/bench/rivals.c tests/bench/job.h
-tests_bench_rivals_CPPFLAGS = $(CLIENT_CPPFLAGS)
-tests_bench_rivals_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 tests_bench_rivals_LDADD = libbench.la libhlclientall.la -lz
 
 # The same daemon with a count of its allocations.
 if !SANITIZED
 noinst_PROGRAMS += tests/bench/hld_counted
 tests_bench_hld_counted_SOURCES = $(hld_SOURCES) tests/bench/count_malloc.c
-tests_bench_hld_counted_CFLAGS = $(hld_CFLAGS) -fno-builtin
+tests_bench_hld_counted_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_bench_hld_counted_LDADD = $(hld_LDADD)
 endif
 

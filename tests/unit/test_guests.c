@@ -170,8 +170,8 @@ static uint8_t *output_of(const char *command, size_t *len)
 START_TEST(gunzip_unpacks_a_real_file)
 {
     size_t len, plain_len;
-    uint8_t *plain = output_of("cat " SRCDIR "/LICENSE", &plain_len);
-    uint8_t *file = output_of("gzip -9c " SRCDIR "/LICENSE", &len);
+    uint8_t *plain = output_of("cat " SOURCE_DIR "/LICENSE", &plain_len);
+    uint8_t *file = output_of("gzip -9c " SOURCE_DIR "/LICENSE", &len);
     uint8_t *twice = malloc(2 * len);
     struct outcome o;
     struct program p;
@@ -311,7 +311,7 @@ END_TEST
 START_TEST(png_of_a_foreign_library)
 {
     size_t len;
-    uint8_t *file = output_of("cat " SRCDIR "/tests/data/gradient.png", &len);
+    uint8_t *file = output_of("cat " SOURCE_DIR "/tests/data/gradient.png", &len);
     struct program p;
 
     program_load(&p, "tests/guests/png");
