@@ -69,6 +69,7 @@ static void flush_queue(struct worker *worker)
         if (!worker->queue)
             worker->queue_end = &worker->queue;
         worker->queued--;
+        worker->delivered += packet->fd_handed;
         packet_free(packet);
     }
 }
@@ -143,7 +144,8 @@ static void forget_handed(struct worker *worker, uint64_t count)
 
 static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
 {
-    if (idle->received > worker->sent || idle->received < worker->received ||
+    /* One still in the queue is not to be forgotten: its number would be another descriptor's. */
+    if (idle->received > worker->delivered || idle->received < worker->received ||
         idle->connections > idle->received) {
         worker_fail(worker, "its count of connections is impossible");
         return;

@@ -69,7 +69,8 @@ struct worker {
     struct packet *queue, **queue_end;
     unsigned int queued;
     struct handed *handed, **handed_end;
-    uint64_t sent;        /* Connection messages */
+    uint64_t sent;        /* Connection messages, those in the queue too */
+    uint64_t delivered;   /* of those, into the channel */
     uint64_t received;    /* of those, as its last Idle said */
     uint32_t connections; /* open, as its last Idle said */
     uint32_t sessions;    /* likewise */

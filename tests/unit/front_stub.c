@@ -37,6 +37,8 @@ struct stub {
     uint64_t registered_ns; /* of the last entry of a Reply */
 };
 
+static void stub_named(struct stub *stub, int kind, const char *line);
+
 static void stub_send(struct stub *stub, Hl__Control__ToFront *packet, int fd)
 {
     if (control_send(stub->channel, &packet->base, fd) < 0)
@@ -88,6 +90,24 @@ static void stub_tell_late(struct stub *stub)
     stub->received++;
     stub_idle(stub);
     _exit(7);
+}
+
+/* Fills the channel with answers that it does not read; then, when the client says so, claims to
+ * have received one connection more than it has. */
+static void stub_claim(struct stub *stub, int client)
+{
+    char line[64] = "R -";
+
+    for (int i = 0; i < 1000; i++)
+        stub_named(stub, HL__CONTROL__REQUEST__KIND_RESOLVE, line);
+    if (write(client, "full", 4) != 4)
+        _exit(9);
+    fcntl(client, F_SETFL, 0);
+    if (read(client, line, sizeof(line)) <= 0)
+        _exit(10);
+    stub->received++;
+    stub_idle(stub);
+    pause(); /* until it is killed for that */
 }
 
 /* "r NAME FLAGS CONTENT": p private, u unsealed, s wrong sha, z wrong size, n no descriptor,
@@ -209,6 +229,9 @@ static void stub_obey(struct stub *stub, int client, char *line)
         packet.kind_case = HL__CONTROL__TO_FRONT__KIND_IDLE;
         packet.idle = &idle;
         stub_send(stub, &packet, -1);
+        break;
+    case 'c':
+        stub_claim(stub, client);
         break;
     case 'g': /* no message at all */
         if (send(stub->channel, "\xff\xff\xff", 3, 0) < 0)

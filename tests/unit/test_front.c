@@ -230,6 +230,23 @@ START_TEST(a_worker_that_breaks_the_protocol_is_killed)
 }
 END_TEST
 
+START_TEST(what_is_not_sent_is_not_received)
+{
+    int first, second;
+
+    start();
+    first = dial_and_greet();
+    ck_assert_str_eq(ask(first, "c"), "full");
+    second = dial();
+    usleep(100000); /* it is in the queue by then; a claim before that would be as false */
+    ck_assert_str_eq(ask(first, "now"), "");
+    ck_assert_str_ne(hear(second), "");
+    close(first);
+    close(second);
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
 START_TEST(a_worker_that_does_not_read_costs_bounded_memory)
 {
     const struct rlimit many = {.rlim_cur = 8192, .rlim_max = 8192};
@@ -545,6 +562,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, kv_is_what_the_policy_allows);
     tcase_add_test(tc, a_crash_loop_is_slowed_down);
     tcase_add_test(tc, a_worker_that_breaks_the_protocol_is_killed);
+    tcase_add_test(tc, what_is_not_sent_is_not_received);
     tcase_add_test(tc, a_worker_that_does_not_read_costs_bounded_memory);
     tcase_add_test(tc, connections_of_a_uid_are_bounded);
     tcase_add_test(tc, a_connection_that_ended_takes_no_room);
