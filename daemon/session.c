@@ -218,10 +218,14 @@ static void next(struct session *s)
     s->info.used_ns = hv_now_ns();
     list_remove(&s->link);
     list_push_back(&s->home->sessions, &s->link);
+    if (s->held)
+        return;
+    s->held = true;
     while (!s->closed && !s->user && (l = list_pop_front(&s->uses))) {
         s->nuses--;
         dispatch(s, LIST_ENTRY(l, struct session_use, link));
     }
+    s->held = false;
     if (s->closed && !s->user)
         session_free(s);
     else
@@ -238,13 +242,15 @@ void session_worked(struct session *s, struct session_use *use)
 
 static void close_session(struct session *s)
 {
+    bool held = s->held;
     struct list *l;
 
-    s->closed = true;
+    s->closed = s->held = true;
     while ((l = list_pop_front(&s->uses)))
         refuse_unknown(LIST_ENTRY(l, struct session_use, link), s->home);
     s->nuses = 0;
-    if (!s->user)
+    s->held = held;
+    if (!held && !s->user)
         session_free(s);
 }
 

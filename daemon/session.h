@@ -52,6 +52,7 @@ struct session {
     unsigned int nuses;
     struct session_use *user; /* has it now, or NULL */
     bool closed;              /* gone for clients; ends when nobody has it */
+    bool held;                /* someone up the stack goes on with it, and ends it */
     /* the user's */
     struct pooled *pooled; /* NULL: it failed */
     struct history *history;

@@ -256,6 +256,42 @@ START_TEST(test_end_with_a_call)
 }
 END_TEST
 
+/* The last call of all runs when the one before it lets go of the session, and with it the engine
+ * has nothing left to wait for. */
+START_TEST(test_end_with_a_queue)
+{
+    uint64_t queued;
+    char id[40];
+    int a, b;
+
+    settings.shards = 1;
+    start();
+    a = rig_connect(&rig);
+    b = rig_connect(&rig);
+    open_session(a, id);
+    begin_hold(a, id, 1);
+    queued = rig_counter(b, next_stream(), "queued");
+    for (int i = 0; i < 2; i++)
+        rig_invoke(b, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
+    await_counter(b, "queued", queued + 2);
+    rig_drain(&rig, 10000 * MS);
+    rig.drained = true;
+    end_hold(a);
+    for (int i = 0; i < 2; i++) {
+        struct rig_response response;
+
+        ck_assert(rig_receive(b, &response));
+        ck_assert_int_eq(response.envelope.code, 0);
+        rig_response_free(&response);
+    }
+    ck_assert(rig_closed(a));
+    ck_assert(rig_closed(b));
+    close(a);
+    close(b);
+    rig_stop(&rig);
+}
+END_TEST
+
 /* Stopped in the middle of everything. */
 START_TEST(test_end_at_the_limit)
 {
@@ -368,6 +404,7 @@ int main(void)
     tcase_add_test(tc, test_idle_and_running);
     tcase_add_test(tc, test_front_is_told);
     tcase_add_test(tc, test_end_with_a_call);
+    tcase_add_test(tc, test_end_with_a_queue);
     tcase_add_test(tc, test_end_at_the_limit);
     tcase_add_test(tc, test_everything_at_once);
     return tests_run(tc, "session_turns");
