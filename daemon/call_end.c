@@ -115,6 +115,8 @@ void call_end_with(struct call *call, enum counter stat, enum hl_status status, 
     bool away = call->state == CALL_AWAY;
 
     detach(call);
+    if (call->state == CALL_PARKED) /* so does the offer that has its host call, if it is of that */
+        host_leave(call);
     count_error(call, stat);
     conn_send_status(call->conn, call->stream, status, "%s", text);
     conn_push(call->conn);

@@ -164,6 +164,28 @@ START_TEST(test_client_gone)
 }
 END_TEST
 
+/* A client that is its own call's provider, and hears nothing any more: the answer to its call ends
+ * the connection, the offer with it, and so what the call waits for. */
+START_TEST(test_own_provider_gone)
+{
+    begin(1, 0, 0);
+    for (int i = 0; i < 3; i++) {
+        host_invoke_counting(provider, 3, 1, 0, 7);
+        ck_assert_uint_ne(receive_call(provider).id, 0);
+        ck_assert_int_eq(shutdown(provider, SHUT_RD), 0);
+        rig_cancel(provider, 5, 7);
+        close(provider);
+        provider = rig_connect(&rig);
+        host_offer(provider, 1, "count", 0, 0);
+        ck_assert(receive(provider).offered);
+    }
+    host_invoke_counting(client, 1, 1, 0, 0);
+    host_answer_u32(provider, HOST_PROVIDER, 1, receive_call(provider).id, 6);
+    expect_sum(6);
+    finish();
+}
+END_TEST
+
 START_TEST(test_queue)
 {
     uint64_t ids[2];
@@ -261,6 +283,7 @@ int main(void)
     tcase_add_loop_test(tc, test_offer_withdrawn, 1, 4);
     tcase_add_loop_test(tc, test_timeout, 1, 4);
     tcase_add_loop_test(tc, test_client_gone, 1, 4);
+    tcase_add_test(tc, test_own_provider_gone);
     tcase_add_loop_test(tc, test_queue, 1, 4);
     tcase_add_loop_test(tc, test_wrong_answers, 1, 4);
     tcase_add_test(tc, test_bad_offers);
