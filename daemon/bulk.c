@@ -28,6 +28,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "daemon/conn.h"
+#include "daemon/discard.h"
 #include "daemon/engine.h"
 #include "daemon/shard.h"
 #include "guest/hl_abi.h"
@@ -75,7 +76,7 @@ void bulk_free(struct bulk *bulk)
             !atomic_exchange(&bulk->engine->bulk_distrusted, true))
             log_warning("a client of uid %u has hidden holes in a descriptor: no more are taken",
                         bulk->engine->uid);
-        hl_cleanup_closep(&file->fd);
+        discard(hl_steal_fd(&file->fd));
     }
     charge_release(&bulk->charge);
     charge_release(&bulk->descriptors_charge);

@@ -25,6 +25,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "daemon/call.h"
+#include "daemon/discard.h"
 #include "daemon/engine.h"
 #include "daemon/service.h"
 #include "daemon/shard.h"
@@ -84,7 +85,7 @@ void conn_close(struct conn *conn)
     drop_uploads(conn);
     conn_forget_descriptors(conn);
     uv_close((uv_handle_t *)&conn->poll, on_handle_closed);
-    close(conn->fd); /* now: another connection may be waiting for its number */
+    discard_connection(conn->fd); /* now: another connection may be waiting for its number */
     conn->fd = -1;
     uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
     shard_conn_closed(conn->shard);
@@ -523,7 +524,7 @@ static void set_reading(struct conn *conn, bool want)
 
 int conn_open(struct shard *shard, int fd)
 {
-    _cleanup_close_ int own = fd;
+    _cleanup_discard_ int own = fd;
     struct conn *conn = calloc(1, sizeof(*conn));
     int r;
 

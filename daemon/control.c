@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
+#include "daemon/discard.h"
 
 #define SCM_MAX_FD 253 /* unix(7): the most that one sendmsg can carry */
 
@@ -83,7 +84,7 @@ static bool take_fds(struct msghdr *msg, int *first)
             if (*first < 0) {
                 *first = fd;
             } else {
-                close(fd);
+                discard(fd);
                 surplus = true;
             }
         }
@@ -115,7 +116,7 @@ int control_recv(int fd, const ProtobufCMessageDescriptor *type, ProtobufCMessag
         .msg_control = &space,
         .msg_controllen = sizeof(space),
     };
-    _cleanup_close_ int received = -1;
+    _cleanup_discard_ int received = -1;
     ProtobufCMessage *unpacked;
     ssize_t n;
 

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/control.h"
+#include "daemon/discard.h"
 #include "daemon/engine.h"
 #include "daemon/images.h"
 #include "daemon/shard.h"
@@ -256,6 +257,9 @@ static void serve(struct control_link *link, Hl__Control__ToWorker *message, int
     case HL__CONTROL__TO_WORKER__KIND_CONNECTION:
         engine->received++;
         engine_connection(engine, hl_steal_fd(&own));
+        break;
+    case HL__CONTROL__TO_WORKER__KIND_TAKEN:
+        discard(hl_steal_fd(&own));
         break;
     case HL__CONTROL__TO_WORKER__KIND_SNAPSHOT:
         on_snapshot(link, message->snapshot, hl_steal_fd(&own));

@@ -9,6 +9,8 @@ noinst_LTLIBRARIES += libcontrol.la
 libcontrol_la_SOURCES = \
 	daemon/control.c \
 	daemon/control.h \
+	daemon/discard.c \
+	daemon/discard.h \
 	daemon/log.c \
 	daemon/log.h
 libcontrol_la_LIBADD = libcontrolmessages.la libproto.la
@@ -191,6 +193,7 @@ check_PROGRAMS += \
 	tests/unit/test_conn_kept \
 	tests/unit/test_control \
 	tests/unit/test_descriptors \
+	tests/unit/test_discard \
 	tests/unit/test_engine \
 	tests/unit/test_host \
 	tests/unit/test_images \

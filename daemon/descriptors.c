@@ -5,12 +5,13 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "daemon/discard.h"
 
 int descriptors_add(struct descriptors *d, int fd, uint64_t at)
 {
     if (d->count == DESCRIPTORS_MAX) {
-        close(fd);
+        discard(fd);
         return -ENOBUFS;
     }
     d->fds[d->count] = fd;
@@ -40,7 +41,7 @@ void descriptors_drop_until(struct descriptors *d, uint64_t at)
     unsigned int n = 0;
 
     while (n < d->count && d->came_by[n] <= at)
-        close(d->fds[n++]);
+        discard(d->fds[n++]);
     if (n > 0)
         shift(d, n);
 }

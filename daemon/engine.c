@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "daemon/control_link.h"
+#include "daemon/discard.h"
 #include "daemon/images.h"
 #include "daemon/run.h"
 #include "daemon/shard.h"
@@ -190,7 +191,7 @@ void engine_connection(struct engine *engine, int fd)
     if (atomic_load(&engine->connections) > first->settings.max_connections ||
         shard_post_connection(least_loaded(engine), fd) < 0) {
         stats_add(&first->stats, STAT_CONNECTIONS_REFUSED, 1);
-        close(fd);
+        discard(fd);
         engine_connection_closed(engine);
     }
 }

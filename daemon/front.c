@@ -15,10 +15,12 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "daemon/discard.h"
 #include "daemon/front_internal.h"
 #include "daemon/front_kv.h"
 
 #define DRAIN_GRACE_MS 2000u /* for workers to end after the time they were given */
+#define DISCARD_MS     50
 
 static void report_warning(void *opaque, const char *line)
 {
@@ -99,20 +101,42 @@ static void on_terminate(uv_signal_t *handle, int number)
     uv_stop(&front->loop);
 }
 
+static void on_child(uv_signal_t *handle, int number)
+{
+    (void)handle;
+    (void)number;
+    discard_reap(); /* workers are libuv's */
+}
+
+static void on_discard_time(uv_timer_t *timer)
+{
+    (void)timer;
+    discard_now();
+}
+
+static void on_discarded(void *opaque)
+{
+    struct front *front = opaque;
+
+    uv_timer_start(&front->discard, on_discard_time, DISCARD_MS, 0);
+}
+
 /* Start */
 
 static int init_handles(struct front *front)
 {
-    uv_signal_t *signals[] = {&front->terminate, &front->interrupt, &front->hangup};
-    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
-    uv_signal_cb callbacks[] = {on_terminate, on_terminate, on_hangup};
+    uv_signal_t *signals[] = {&front->terminate, &front->interrupt, &front->hangup, &front->child};
+    const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
+    uv_signal_cb callbacks[] = {on_terminate, on_terminate, on_hangup, on_child};
 
     uv_timer_init(&front->loop, &front->watchdog);
     uv_timer_init(&front->loop, &front->drain);
     uv_timer_init(&front->loop, &front->status);
     uv_timer_init(&front->loop, &front->scrub_pause);
+    uv_timer_init(&front->loop, &front->discard);
     front->drain.data = front->status.data = front->scrub_pause.data = front;
-    for (size_t i = 0; i < 3; i++) {
+    discard_use_process(on_discarded, front);
+    for (size_t i = 0; i < 4; i++) {
         int r = uv_signal_init(&front->loop, signals[i]);
 
         signals[i]->data = front;
@@ -189,6 +213,7 @@ int front_run(const struct front_options *options, struct hl_error *err)
     if (r == 0)
         uv_run(&front->loop, UV_RUN_DEFAULT);
     listener_close(front);
+    discard_end();
     if (r == 0 && front->at_once)
         return 0; /* with jobs on the thread pool, whose memory must stay */
     uv_walk(&front->loop, close_handle, NULL);

@@ -13,16 +13,10 @@
 
 #include "base/cleanup.h"
 #include "daemon/control.h"
+#include "daemon/discard.h"
 #include "daemon/front_internal.h"
 
 static void on_channel(uv_poll_t *poll, int status, int events);
-
-static void packet_free(struct packet *packet)
-{
-    if (packet->fd >= 0 && !packet->fd_handed)
-        close(packet->fd);
-    free(packet);
-}
 
 void channel_drop(struct worker *worker)
 {
@@ -30,7 +24,9 @@ void channel_drop(struct worker *worker)
         struct packet *packet = worker->queue;
 
         worker->queue = packet->next;
-        packet_free(packet);
+        if (!packet->fd_handed)
+            discard(packet->fd);
+        free(packet);
     }
     worker->queue_end = &worker->queue;
     worker->queued = 0;
@@ -70,7 +66,9 @@ static void flush_queue(struct worker *worker)
             worker->queue_end = &worker->queue;
         worker->queued--;
         worker->delivered += packet->fd_handed;
-        packet_free(packet);
+        if (packet->fd >= 0 && !packet->fd_handed)
+            close(packet->fd); /* the worker's now */
+        free(packet);
     }
 }
 
@@ -82,8 +80,8 @@ void channel_queue(struct worker *worker, const Hl__Control__ToWorker *message, 
 
     if (!packet || worker->queued >= WORKER_QUEUE_MAX) {
         free(packet);
-        if (fd >= 0 && !fd_handed)
-            close(fd);
+        if (!fd_handed)
+            discard(fd);
         worker_fail(worker, packet ? "it does not read its channel" : "out of memory");
         return;
     }
@@ -103,7 +101,7 @@ void channel_queue(struct worker *worker, const Hl__Control__ToWorker *message, 
 
 void channel_send(struct worker *worker, const Hl__Control__ToWorker *message, int taken)
 {
-    _cleanup_close_ int fd = taken;
+    _cleanup_discard_ int fd = taken;
 
     if (worker->state != WORKER_ENDING)
         channel_queue(worker, message, hl_steal_fd(&fd), false);
@@ -128,14 +126,20 @@ static void take_ready(struct worker *worker, const Hl__Control__Ready *ready)
     worker_watch_idle(worker);
 }
 
-/* The first count connections of the list are the worker's alone now. */
+/* The first count connections of the list are the worker's alone now. Ours may be the last
+ * descriptor of one by then: the worker gets it, to close it. */
 static void forget_handed(struct worker *worker, uint64_t count)
 {
+    Hl__Control__Taken message = HL__CONTROL__TAKEN__INIT;
+    Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
+
+    packet.kind_case = HL__CONTROL__TO_WORKER__KIND_TAKEN;
+    packet.taken = &message;
     for (; count > 0 && worker->handed; count--) {
         struct handed *handed = worker->handed;
 
         worker->handed = handed->next;
-        close(handed->fd);
+        channel_send(worker, &packet, handed->fd);
         free(handed);
     }
     if (!worker->handed)
@@ -160,7 +164,7 @@ static void take_idle(struct worker *worker, const Hl__Control__Idle *idle)
 /* Takes fd. */
 static void take_packet(struct worker *worker, const Hl__Control__ToFront *message, int taken)
 {
-    _cleanup_close_ int fd = taken;
+    _cleanup_discard_ int fd = taken;
 
     switch (message->kind_case) {
     case HL__CONTROL__TO_FRONT__KIND_READY:
@@ -235,8 +239,7 @@ void channel_read_rest(struct worker *worker)
         packet = (const Hl__Control__ToFront *)message;
         if (packet->kind_case == HL__CONTROL__TO_FRONT__KIND_IDLE)
             take_idle(worker, packet->idle);
-        if (fd >= 0)
-            close(fd);
+        discard(fd);
         protobuf_c_message_free_unpacked(message, NULL);
     }
 }

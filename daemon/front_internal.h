@@ -117,8 +117,8 @@ struct front {
     struct registry *registry;
     struct front_kv *kv;
     struct front_listener listener;
-    uv_signal_t terminate, interrupt, hangup;
-    uv_timer_t watchdog, drain, status;
+    uv_signal_t terminate, interrupt, hangup, child;
+    uv_timer_t watchdog, drain, status, discard;
     bool status_sent;
     bool draining;
     bool at_once; /* a second signal */
@@ -153,6 +153,13 @@ void front_status(struct front *front); /* something that the status line tells 
 void front_notify_start(struct front *front);
 
 /* front_listen.c */
+void front_refuse(int connection); /* takes it; the client sees its end at once */
+static inline void front_refusep(int *connection)
+{
+    if (*connection >= 0)
+        front_refuse(*connection);
+}
+#define _cleanup_refuse_ __attribute__((cleanup(front_refusep)))
 int listener_open(struct front *front, struct hl_error *err);
 void listener_close(struct front *front); /* stops accepting, removes a socket of ours */
 

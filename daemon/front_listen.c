@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "daemon/discard.h"
 #include "daemon/front_internal.h"
 
 #define ACCEPTS_A_TURN 64
@@ -65,9 +66,15 @@ static bool allowed(const struct configuration *config, const struct ucred *peer
     return in_list(&config->allow_gids, peer->gid) || groups_allowed(&config->allow_gids, fd);
 }
 
+void front_refuse(int connection)
+{
+    shutdown(connection, SHUT_RDWR);
+    discard(connection);
+}
+
 static void take_connection(struct front *front, int taken)
 {
-    _cleanup_close_ int fd = taken;
+    _cleanup_refuse_ int fd = taken;
     socklen_t size = sizeof(struct ucred);
     struct ucred peer;
 
@@ -241,7 +248,5 @@ void listener_close(struct front *front)
         st.st_ino == l->inode)
         unlink(front->config.socket);
     l->own = false;
-    if (l->fd >= 0)
-        close(l->fd);
-    l->fd = -1;
+    discard(hl_steal_fd(&l->fd)); /* with what waits to be accepted */
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "daemon/discard.h"
 #include "daemon/front_internal.h"
 #include "daemon/front_kv.h"
 #include "daemon/registry_snapshot.h"
@@ -30,8 +31,8 @@ void request_free(struct request *request)
 {
     struct worker *worker = request->worker;
 
-    hl_cleanup_closep(&request->fd);
-    hl_cleanup_closep(&request->snapshot_fd);
+    discard(request->fd);
+    discard(request->snapshot_fd);
     free(request->manifest.host);
     free(request);
     worker_request_done(worker);
@@ -484,7 +485,7 @@ static void dispatch(struct request *request, const Hl__Control__Request *messag
 void request_handle(struct worker *worker, const Hl__Control__Request *message, int taken)
 {
     struct request *request = calloc(1, sizeof(*request));
-    _cleanup_close_ int fd = taken;
+    _cleanup_discard_ int fd = taken;
 
     if (message->kind_case == HL__CONTROL__REQUEST__KIND_KV) {
         free(request);

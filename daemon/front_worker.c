@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "daemon/control.h"
+#include "daemon/discard.h"
 #include "daemon/front_internal.h"
 #include "daemon/front_spawn.h"
 
@@ -77,8 +78,8 @@ void worker_end(struct worker *worker)
     channel_drop(worker);
     channel_read_rest(worker);
     uv_close((uv_handle_t *)&worker->channel, on_handle_closed);
-    close(worker->fd);
-    worker->fd = -1;
+    shutdown(worker->fd, SHUT_RDWR);
+    discard(hl_steal_fd(&worker->fd)); /* with what the worker sent last */
     if (worker->running)
         uv_timer_start(&worker->timer, on_kill_time, WORKER_KILL_MS, 0);
     front_status(worker->front);
@@ -155,7 +156,7 @@ static void hand_on(struct worker *worker)
 
         worker->handed = handed->next;
         if (front->draining)
-            close(handed->fd);
+            front_refuse(handed->fd);
         else
             worker_hand_over(front, &handed->peer, handed->fd);
         free(handed);
@@ -348,7 +349,7 @@ void worker_hand_over(struct front *front, const struct ucred *peer, int taken)
     Hl__Control__Connection message = HL__CONTROL__CONNECTION__INIT;
     Hl__Control__ToWorker packet = HL__CONTROL__TO_WORKER__INIT;
     struct worker *worker = worker_for(front, peer);
-    _cleanup_close_ int fd = taken;
+    _cleanup_refuse_ int fd = taken;
     struct handed *handed;
 
     if (worker && is_full(worker) && take_counts(worker))

@@ -23,6 +23,7 @@
 #include "daemon/confine.h"
 #include "daemon/control.h"
 #include "daemon/control.pb-c.h"
+#include "daemon/discard.h"
 #include "daemon/engine.h"
 #include "daemon/log.h"
 #include "daemon/settings.h"
@@ -154,6 +155,9 @@ static int serve(struct start *start, int control_fd, struct hl_error *err)
         return r;
     if (fcntl(control, F_SETFL, O_NONBLOCK) < 0)
         return hl_error_set(err, -errno, "the control channel: %s", strerror(errno));
+    r = discard_use_thread();
+    if (r < 0)
+        return hl_error_set(err, r, "cannot make a thread: %s", strerror(-r));
     r = start_engine(start, &engine, hl_steal_fd(&control), err);
     if (r < 0)
         return r;

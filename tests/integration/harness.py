@@ -167,8 +167,9 @@ class Daemon:
             return file.read()
 
     def workers(self):
-        """Pids of the workers (not of the nurseries below them)."""
-        return children(self.process.pid)
+        """Pids of the workers (not of the nurseries below them, nor of what closes descriptors)."""
+        return [pid for pid in children(self.process.pid)
+                if (process_status(pid) or {}).get("Name") != "hld-discard"]
 
     def stop(self, number=signal.SIGTERM, timeout=60):
         """Ends the daemon. Returns its exit status."""

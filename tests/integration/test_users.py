@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two uids on one hld, and what the kernel says of the processes that serve them."""
 
+import contextlib
 import os
 import re
 import signal
+import socket
+import struct
 import traceback
 import unittest
 
@@ -133,6 +136,44 @@ class Admission(unittest.TestCase):
         self.assertIn(as_user(OTHER, run), ("refused", "PERMISSION_DENIED"))
         with daemon.connect() as connection:
             connection.ping()
+
+
+    def test_a_close_that_takes_an_hour(self):
+        """What a stranger sends beside a byte that nobody reads is closed by hld, not for it."""
+        daemon = harness.Daemon(daemon={"allow_uids": "0"})
+        self.addCleanup(daemon.close)
+        daemon.start()
+
+        slow = [self.slow_to_close() for _ in range(3)]
+
+        def run():
+            for fd in slow:
+                with daemon.connect() as connection:
+                    connection.send(b"x", [fd])
+            return "sent"
+        daemon.signal(signal.SIGSTOP)
+        try:
+            self.assertEqual(as_user(OTHER, run), "sent")
+            for fd in slow:
+                os.close(fd)
+        finally:
+            daemon.signal(signal.SIGCONT)
+        with daemon.connect() as connection:
+            connection.ping()
+
+    def slow_to_close(self):
+        """A descriptor whose last close waits for a peer that does not read."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            slow = socket.socket()
+            slow.connect(server.getsockname())
+            peer, _ = server.accept()
+            self.addCleanup(peer.close)
+        slow.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                slow.send(bytes(65536))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        return slow.detach()
 
 
 class Confinement(harness.DaemonTest):

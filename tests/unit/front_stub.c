@@ -364,6 +364,9 @@ static void stub_packet(struct stub *stub, const Hl__Control__ToWorker *packet, 
         if (write(fd, text, strlen(text)) < 0)
             break;
         break;
+    case HL__CONTROL__TO_WORKER__KIND_TAKEN:
+        close(fd);
+        break;
     case HL__CONTROL__TO_WORKER__KIND_REPLY:
         stub_reply(stub, packet->reply, fd);
         break;
