@@ -171,6 +171,8 @@ int host_take_data(struct hl_client *client, struct pending *p, const struct fra
     event->stream = p->stream;
     event->offers = p->offers;
     r = take_message(event, p->offers, payload, header->length);
+    if (r == 0 && p->kind != PENDING_WAIT)
+        r = -EPROTO; /* it was told already */
     if (r <= 0) {
         event_free(event);
         if (r == 0)

@@ -31,10 +31,36 @@ struct offer *offer_ref(struct offer *offer)
     return offer;
 }
 
+static void offer_drop(struct offer *offer)
+{
+    charge_release(&offer->charge);
+    free(offer);
+}
+
 void offer_unref(struct offer *offer)
 {
     if (atomic_fetch_sub_explicit(&offer->refs, 1, memory_order_acq_rel) == 1)
-        free(offer);
+        offer_drop(offer);
+}
+
+static struct offer *offer_new(struct shard *shard)
+{
+    unsigned int nshards = shard->engine->nshards;
+    size_t size = sizeof(struct offer) + nshards * sizeof(struct offer_entry);
+    struct charge charge = {0};
+    struct offer *offer;
+
+    if (!charge_set(&charge, &shard->engine->budget, BUDGET_CLIENT_BYTES, size))
+        return NULL;
+    offer = calloc(1, size);
+    if (!offer) {
+        charge_release(&charge);
+        return NULL;
+    }
+    offer->charge = charge;
+    offer->nentries = nshards;
+    offer->shard = shard;
+    return offer;
 }
 
 /* --- the shards' lists ---------------------------------------------------------------------- */
@@ -168,7 +194,6 @@ static int take_offer(struct offer *offer, const Hl__V1__FunctionOffer *asked, s
 static void begin(struct offer_stream *provider, const Hl__V1__FunctionOffer *asked)
 {
     struct shard *shard = provider->stream.conn->shard;
-    unsigned int nshards = shard->engine->nshards;
     struct hl_error err = HL_ERROR_INIT;
     struct offer *offer;
     int r;
@@ -177,19 +202,17 @@ static void begin(struct offer_stream *provider, const Hl__V1__FunctionOffer *as
         end(provider, HL_STATUS_UNAVAILABLE, "hld is draining");
         return;
     }
-    offer = calloc(1, sizeof(*offer) + nshards * sizeof(offer->entries[0]));
+    offer = offer_new(shard);
     if (!offer) {
-        end(provider, HL_STATUS_RESOURCE_EXHAUSTED, "out of memory");
+        end(provider, HL_STATUS_RESOURCE_EXHAUSTED, "no memory for another offer now");
         return;
     }
     r = take_offer(offer, asked, &err);
     if (r < 0) {
-        free(offer);
+        offer_drop(offer);
         end(provider, hl_status_from_errno(r), err.text);
         return;
     }
-    offer->shard = shard;
-    offer->nentries = nshards;
     offer->provider = provider;
     provider->offer = offer;
     shard->providers++;

@@ -35,6 +35,7 @@ struct offer {
     atomic_uint taken;             /* host calls that wait for its answer */
     _Atomic uint64_t last_id;      /* of a host call */
     struct offer_stream *provider; /* its shard's alone; NULL: gone */
+    struct charge charge;
     struct mail known_mail;
     atomic_uint unknown; /* shards that have not heard of it */
     unsigned int nentries;

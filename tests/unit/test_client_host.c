@@ -328,18 +328,40 @@ static void refused_script(struct fake_server *server)
     fake_read(server, &got);
 }
 
-/* In force, and over in the same moment. */
-static void short_script(struct fake_server *server)
+static void put_offered(struct buffer *buf, uint32_t stream)
 {
     Hl__V1__OfferResponse message = HL__V1__OFFER_RESPONSE__INIT;
     Hl__V1__Offered offered = HL__V1__OFFERED__INIT;
+
+    message.kind_case = HL__V1__OFFER_RESPONSE__KIND_OFFERED;
+    message.offered = &offered;
+    ck_assert_int_eq(envelope_encode_data(buf, stream, 0, &message.base), 0);
+}
+
+/* Told of twice. */
+static void twice_script(struct fake_server *server)
+{
+    struct buffer buf = {0};
+    struct got got, ping;
+
+    fake_read(server, &got);
+    put_offered(&buf, got.stream);
+    write_buffer(server, &buf);
+    fake_read(server, &ping);
+    buf = (struct buffer){0};
+    put_offered(&buf, got.stream);
+    write_buffer(server, &buf);
+    drain(server);
+}
+
+/* In force, and over in the same moment. */
+static void short_script(struct fake_server *server)
+{
     struct buffer buf = {0};
     struct got got;
 
     fake_read(server, &got);
-    message.kind_case = HL__V1__OFFER_RESPONSE__KIND_OFFERED;
-    message.offered = &offered;
-    ck_assert_int_eq(envelope_encode_data(&buf, got.stream, 0, &message.base), 0);
+    put_offered(&buf, got.stream);
     ck_assert_int_eq(
         envelope_encode_status(&buf, got.stream, HL_STATUS_UNAVAILABLE, "bye", NULL, 0), 0);
     write_buffer(server, &buf);
@@ -364,6 +386,13 @@ START_TEST(offers_that_end)
     ck_assert_int_eq(hl_client_offer(client, &offer, on_done, NULL, NULL, &err), 0);
     run(client);
     ck_assert_int_eq(seen.n, 1);
+    ck_assert_int_lt(seen.code, 0);
+    fake_stop(&server, client);
+    fake_start(&server, twice_script, &client);
+    ck_assert_int_eq(hl_client_offer(client, &offer, on_done, NULL, NULL, &err), 0);
+    ck_assert_int_lt(hl_client_ping(client, "x", 1, &err), 0);
+    run(client);
+    ck_assert_int_eq(seen.n, 2);
     ck_assert_int_lt(seen.code, 0);
     fake_stop(&server, client);
 }

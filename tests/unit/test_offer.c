@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/offer_stream.h"
 #include "tests/unit/engine_tests.h"
 #include "tests/unit/host_rig.h"
 
@@ -235,6 +236,26 @@ START_TEST(test_bad_offers)
 }
 END_TEST
 
+START_TEST(test_offers_are_charged)
+{
+    uint64_t before, with;
+
+    begin(1, 0, 0);
+    before = rig_counter(client, 1, "now_client_bytes");
+    for (uint32_t i = 0; i < 20; i++) {
+        host_offer(provider, 3 + 2 * i, "count", 0, 0);
+        ck_assert(receive(provider).offered);
+    }
+    with = rig_counter(client, 3, "now_client_bytes");
+    ck_assert_uint_ge(with, before + 20 * sizeof(struct offer));
+    close(provider);
+    provider = rig_connect(&rig);
+    for (uint32_t i = 5; with > before; i += 2)
+        with = rig_counter(client, i, "now_client_bytes");
+    finish();
+}
+END_TEST
+
 /* The engine stops with a call parked at a provider, and with an offer that has just come. */
 START_TEST(test_drain)
 {
@@ -287,6 +308,7 @@ int main(void)
     tcase_add_loop_test(tc, test_queue, 1, 4);
     tcase_add_loop_test(tc, test_wrong_answers, 1, 4);
     tcase_add_test(tc, test_bad_offers);
+    tcase_add_test(tc, test_offers_are_charged);
     tcase_add_loop_test(tc, test_drain, 1, 4);
     tcase_add_loop_test(tc, test_drain_waits, 1, 4);
     return tests_run(tc, "offer");
