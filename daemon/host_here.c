@@ -3,8 +3,9 @@
  * Host calls that need nobody else: those that the policy refuses, and the functions that hld
  * provides by itself. They are answered on the thread that runs the guest, be it the call's shard,
  * another one or a long-run thread, so they touch the instance, its program's policy and the
- * program's atomics alone. The order of the checks is the order of what they tell: a name that is
- * not in the policy is denied whatever else is wrong with the call, and costs nothing of the rate.
+ * program's atomics alone. The bounds come first: each call counts, whatever becomes of it, since a
+ * refusal costs the host what an answer does. Then the order of the checks is the order of what
+ * they tell: a name that is not in the policy is denied whatever else is wrong with the call.
  *
  * The rate is kept as one number, the time at which the calls so far would have been due had they
  * come evenly (the generic cell rate algorithm): a second's worth may come at once.
@@ -97,32 +98,41 @@ static bool arguments_fit(struct instance *inst, const struct hl_host_function *
     return false;
 }
 
+/* Refuses what is one too many. */
+static bool within_bounds(struct pooled *p)
+{
+    const struct hl_host_policy *policy = &p->program->entry.host;
+
+    if (policy->max_calls > 0 && p->host_calls >= policy->max_calls) {
+        host_refuse(p->inst, HL_STATUS_RESOURCE_EXHAUSTED, "a call may make %u host calls",
+                    policy->max_calls);
+        return false;
+    }
+    if (!within_rate(p->program, hv_now_ns())) {
+        host_refuse(p->inst, HL_STATUS_RESOURCE_EXHAUSTED,
+                    "calls of image '%s' may make %u host calls a second", p->program->entry.name,
+                    policy->rate);
+        return false;
+    }
+    p->host_calls++;
+    return true;
+}
+
 bool host_answer_here(struct pooled *p)
 {
     const struct instance_host_call *asked = instance_host_call(p->inst);
-    const struct hl_host_policy *policy = &p->program->entry.host;
-    const struct hl_host_function *f = host_policy_find(policy, asked->name);
+    const struct hl_host_function *f = host_policy_find(&p->program->entry.host, asked->name);
 
+    p->host_denied += !f;
+    if (!within_bounds(p))
+        return true;
     if (!f) {
-        p->host_denied++;
         host_refuse(p->inst, HL_STATUS_PERMISSION_DENIED, "image '%s' may not call '%s'",
                     p->program->entry.name, asked->name);
         return true;
     }
     if (!arguments_fit(p->inst, f, asked))
         return true;
-    if (policy->max_calls > 0 && p->host_calls >= policy->max_calls) {
-        host_refuse(p->inst, HL_STATUS_RESOURCE_EXHAUSTED, "a call may make %u host calls",
-                    policy->max_calls);
-        return true;
-    }
-    if (!within_rate(p->program, hv_now_ns())) {
-        host_refuse(p->inst, HL_STATUS_RESOURCE_EXHAUSTED,
-                    "calls of image '%s' may make %u host calls a second", p->program->entry.name,
-                    policy->rate);
-        return true;
-    }
-    p->host_calls++;
     return f->provider == HL_PROVIDER_BUILTIN && host_builtin(p, f, asked);
 }
 

@@ -35,7 +35,7 @@ struct pooled {
     uint64_t bound_ns, calls, pages_reset;
     struct world world; /* that its host calls see */
     uint32_t host_calls,
-        host_denied;         /* of its call: that the policy lets through; that it denies */
+        host_denied;         /* of its call: within the policy's bounds; not in the policy */
     struct session_use *use; /* while a session's call has it */
     struct bulk *bulk;       /* of its call, if that has any */
     bool apart;              /* a session's: not among the program's instances */

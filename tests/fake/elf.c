@@ -155,6 +155,7 @@ uint8_t *fake_elf_new(size_t *len)
         FAKE_FUNCTION("die", HL_ABI_VOID, 0, 0),
         FAKE_FUNCTION("host_call", HL_ABI_BYTES, 2, HL_ABI_STRING, HL_ABI_BYTES),
         FAKE_FUNCTION("host_calls", HL_ABI_U64, 1, HL_ABI_U32),
+        FAKE_FUNCTION("host_insist", HL_ABI_BYTES, 2, HL_ABI_STRING, HL_ABI_BYTES),
         FAKE_FUNCTION("host_raw", HL_ABI_I64, 3, HL_ABI_BYTES, HL_ABI_U64, HL_ABI_U64),
         FAKE_FUNCTION("entropy", HL_ABI_BYTES, 0, 0),
         FAKE_FUNCTION("time", HL_ABI_I64, 0, 0),

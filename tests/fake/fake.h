@@ -34,6 +34,8 @@
  *                                   its error is an error of this one, with the status as code
  *                                   (negative: the hypercall's errno)
  *   host_calls(u32 n) -> u64        calls count(u32 i) -> u32 for i from 0 to n - 1: the sum
+ *   host_insist(string, bytes) -> bytes
+ *                                   as host_call, FAKE_INSIST times whatever the answers: the last
  *   host_raw(bytes, u64 addr, u64 len) -> i64
  *                                   writes the bytes to addr, as far as memory goes,
  *                                   and makes a host call of addr and len:
@@ -52,6 +54,7 @@
 
 #define FAKE_TABLE_ADDR 0x401000u /* where elf.h puts the descriptors */
 #define FAKE_READY_RIP  (0x100000u + 16)
+#define FAKE_INSIST     6u
 
 extern const struct hv_backend hv_backend_fake;
 

@@ -273,14 +273,14 @@ static bool host_answer(struct call *c, struct hl_abi_result *answer, struct hl_
     return answer->error == 0;
 }
 
-static int call_host_call(struct call *c)
+static int call_several(struct call *c, unsigned int times)
 {
     const struct hl_abi_value arg = {.type = HL_ABI_BYTES, .len = c->args[1].len};
     struct hl_abi_result answer, error;
     uint8_t *data;
     int rc;
 
-    if (c->step == 0) {
+    if (c->step < times) {
         data = malloc(arg.len + 1u);
         if (!data)
             return -ENOMEM;
@@ -293,6 +293,16 @@ static int call_host_call(struct call *c)
         return done_at(c, 64, &error);
     answer.value.bits += ANSWER;
     return done_at(c, 64, &answer);
+}
+
+static int call_host_call(struct call *c)
+{
+    return call_several(c, 1);
+}
+
+static int call_host_insist(struct call *c)
+{
+    return call_several(c, FAKE_INSIST);
 }
 
 static int call_host_calls(struct call *c)
@@ -372,6 +382,7 @@ static const struct {
     {"die", call_die},
     {"host_call", call_host_call},
     {"host_calls", call_host_calls},
+    {"host_insist", call_host_insist},
     {"host_raw", call_host_raw},
     {"entropy", call_entropy},
     {"time", call_time},

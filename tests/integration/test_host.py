@@ -214,8 +214,9 @@ class HostTest(harness.DaemonTest):
 
     def test_forever(self):
         client, other = self.connect(), self.connect()
+        self.add(client, "rival", "hostdemo", DEMO)  # a rate of its own
         for name in ("nobody", "count", "shout"):
-            stream = client.start_invoke("hostdemo", "forever", name, deadline=0.5)
+            stream = client.start_invoke("rival", "forever", name, deadline=0.5)
             self.assertEqual(other.ping(b"beside it"), b"beside it")
             self.assertEqual(other.invoke("hostdemo", "flood", "none", ("u32", 2)), 2)
             self.assert_status("DEADLINE_EXCEEDED", client.finish_invoke, stream)

@@ -12,6 +12,7 @@
 
 #include "hv/timer.h"
 #include "proto/buffer.h"
+#include "tests/fake/fake.h"
 #include "tests/unit/engine_tests.h"
 #include "tests/unit/host_rig.h"
 
@@ -235,6 +236,46 @@ START_TEST(test_bounds)
     start_with(counting);
     host_invoke_counting(client, 1, 20, 0, 0);
     answer_until(client, 1, 5, HL_STATUS_RESOURCE_EXHAUSTED);
+    finish();
+}
+END_TEST
+
+static const char *const refused[] = {"unknown", "hl.time", "typed", "hl.random"};
+
+static int ask(uint32_t stream, const char *function, const char *name)
+{
+    const struct rig_call call = {
+        .function = function, .kind = ARG_STRING, .data = name, .len = strlen(name)};
+    struct host_event event;
+
+    host_invoke(client, stream, &call, 0);
+    event = receive(client);
+    ck_assert(event.done);
+    return event.error;
+}
+
+/* What is refused counts as what is not. */
+START_TEST(test_refused_calls_are_bounded)
+{
+    bounds.max_calls = FAKE_INSIST - 1;
+    start_with(kinds);
+    ck_assert_int_eq(ask(1, "host_insist", refused[_i]), HL_STATUS_RESOURCE_EXHAUSTED);
+    ck_assert_int_ne(ask(3, "host_call", refused[_i]), HL_STATUS_RESOURCE_EXHAUSTED);
+    finish();
+}
+END_TEST
+
+START_TEST(test_refused_calls_have_a_rate)
+{
+    uint32_t stream = 1;
+
+    bounds.rate = 1;
+    start_with(kinds);
+    ck_assert_int_ne(ask(stream, "host_call", refused[_i]), HL_STATUS_RESOURCE_EXHAUSTED);
+    /* Unless the machine stands still, two are within a second. */
+    while (ask(stream += 2, "host_call", refused[_i]) != HL_STATUS_RESOURCE_EXHAUSTED)
+        ck_assert_uint_lt(stream, 50);
+    ck_assert_uint_eq(rig_counter(client, stream + 2, "host_parked"), 0);
     finish();
 }
 END_TEST
@@ -478,6 +519,8 @@ int main(void)
     tcase_add_test(tc, test_no_stream);
     tcase_add_test(tc, test_bounds);
     tcase_add_test(tc, test_rate);
+    tcase_add_loop_test(tc, test_refused_calls_are_bounded, 0, 4);
+    tcase_add_loop_test(tc, test_refused_calls_have_a_rate, 0, 4);
     tcase_add_test(tc, test_depth);
     tcase_add_test(tc, test_deadline);
     tcase_add_test(tc, test_cancel);
