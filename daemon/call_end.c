@@ -93,6 +93,23 @@ static void count_error(struct call *call, enum counter stat)
         atomic_fetch_add_explicit(&call->pool->program->errors, 1, memory_order_relaxed);
 }
 
+/* What its guest did, once it was entered. Another thread may still run it: what it does from now
+ * on is nobody's. */
+static void count_exits(struct call *call)
+{
+    const struct instance_counters *counters = instance_counters(call->pooled->inst);
+    struct stats *stats = &call->shard->stats;
+
+    if (call->entered_ns == 0) /* what is there is of the call before */
+        return;
+    stats_add(stats, STAT_EXITS, counters->exits);
+    stats_add(stats, STAT_SYSCALLS, counters->syscalls);
+    stats_add(stats, STAT_UNKNOWN_SYSCALLS, counters->unknown_syscalls);
+    stats_add(stats, STAT_LOG_LINES, counters->log_lines);
+    stats_add(stats, STAT_HOST_CALLS, counters->host_calls);
+    stats_add(stats, STAT_HOST_DENIED, call->pooled->host_denied);
+}
+
 /* The connection may be closed by whatever is sent on it now, and then abandons its calls: this one
  * is no longer among them. */
 static void detach(struct call *call)
@@ -117,6 +134,8 @@ void call_end_with(struct call *call, enum counter stat, enum hl_status status, 
     detach(call);
     if (call->state == CALL_PARKED) /* so does the offer that has its host call, if it is of that */
         host_leave(call);
+    if (p)
+        count_exits(call);
     count_error(call, stat);
     conn_send_status(call->conn, call->stream, status, "%s", text);
     conn_push(call->conn);
@@ -147,19 +166,6 @@ void call_end_error(struct call *call, int code, const struct hl_error *err)
 {
     call_end_with(call, STAT_OTHER_ERRORS, hl_status_from_errno(code),
                   err->text[0] ? err->text : strerror(-code));
-}
-
-static void count_exits(struct call *call)
-{
-    const struct instance_counters *counters = instance_counters(call->pooled->inst);
-    struct stats *stats = &call->shard->stats;
-
-    stats_add(stats, STAT_EXITS, counters->exits);
-    stats_add(stats, STAT_SYSCALLS, counters->syscalls);
-    stats_add(stats, STAT_UNKNOWN_SYSCALLS, counters->unknown_syscalls);
-    stats_add(stats, STAT_LOG_LINES, counters->log_lines);
-    stats_add(stats, STAT_HOST_CALLS, counters->host_calls);
-    stats_add(stats, STAT_HOST_DENIED, call->pooled->host_denied);
 }
 
 void call_end_failure(struct call *call, const struct instance_failure *failure, uint64_t now)
@@ -234,6 +240,8 @@ void call_abandon(struct call *call)
     struct pooled *p = call->pooled;
     bool away = call->state == CALL_AWAY;
 
+    if (p)
+        count_exits(call);
     count_error(call, STAT_ABANDONED);
     call->pooled = NULL;
     call_end(call);

@@ -34,7 +34,8 @@ void host_begin(struct pooled *p)
     const struct program_entry *entry = &p->program->entry;
     uint8_t seed[PROGRAM_DIGEST_SIZE];
 
-    p->host_calls = p->host_denied = 0;
+    p->host_calls = 0;
+    atomic_store_explicit(&p->host_denied, 0, memory_order_relaxed);
     memcpy(seed, entry->sha256, sizeof(seed));
     seed[0] ^= 1; /* other bytes than the guest's own getrandom gives */
     world_init(&p->world, entry->host.deterministic ? seed : NULL, false);
@@ -123,7 +124,8 @@ bool host_answer_here(struct pooled *p)
     const struct instance_host_call *asked = instance_host_call(p->inst);
     const struct hl_host_function *f = host_policy_find(&p->program->entry.host, asked->name);
 
-    p->host_denied += !f;
+    if (!f)
+        instance_count(&p->host_denied);
     if (!within_bounds(p))
         return true;
     if (!f) {

@@ -7,6 +7,7 @@
  * idle or not. Owned by one shard's thread at a time.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -33,9 +34,9 @@ struct pooled {
     struct pool *pool; /* while a shard owns it */
     struct program *program;
     uint64_t bound_ns, calls, pages_reset;
-    struct world world; /* that its host calls see */
-    uint32_t host_calls,
-        host_denied;         /* of its call: within the policy's bounds; not in the policy */
+    struct world world;      /* that its host calls see */
+    uint32_t host_calls;     /* of its call, within the policy's bounds */
+    atomic_uint host_denied; /* of its call, not in the policy: other threads may look */
     struct session_use *use; /* while a session's call has it */
     struct bulk *bulk;       /* of its call, if that has any */
     bool apart;              /* a session's: not among the program's instances */

@@ -127,7 +127,7 @@ void guest_log_flush(struct guest *g)
         g->log(g->log_opaque, g->line_level, g->line, g->line_len);
     else if (g->log && g->counters.log_lines == LOG_LINES_MAX)
         g->log(g->log_opaque, HL_ABI_LOG_WARNING, note, sizeof(note) - 1);
-    g->counters.log_lines++;
+    instance_count(&g->counters.log_lines);
     g->line_len = 0;
 }
 
@@ -208,17 +208,17 @@ static enum guest_state serve_exit(struct guest *g, const struct hv_exit *exit)
 {
     switch (exit->kind) {
     case HV_EXIT_HYPERCALL:
-        g->counters.exits++;
+        instance_count(&g->counters.exits);
         return serve_hypercall(g, exit);
     case HV_EXIT_SYSCALL:
-        g->counters.exits++;
-        g->counters.syscalls++;
+        instance_count(&g->counters.exits);
+        instance_count(&g->counters.syscalls);
         g->hv->set_return(g->machine, (uint64_t)guest_syscall(g, exit->nr, exit->args));
         return g->failed ? GUEST_FAILED : 0;
     case HV_EXIT_KICKED:
         return GUEST_KICKED;
     case HV_EXIT_FAULT:
-        g->counters.exits++;
+        instance_count(&g->counters.exits);
         guest_fail(g, INSTANCE_END_FAULT, 0, "fault");
         g->failure.fault = exit->fault;
         fault_describe(&g->failure, g->img, snapshot_linux(g->snap));

@@ -142,7 +142,7 @@ enum guest_state guest_host_call(struct guest *g, hl_gpa addr, uint64_t len)
     struct hl_error err = HL_ERROR_INIT;
     int rc = take_call(g, addr, len, &err);
 
-    g->counters.host_calls++;
+    instance_count(&g->counters.host_calls);
     if (rc == -EPROTO) {
         guest_fail(g, INSTANCE_END_PROTOCOL, 0, "broken call of a host function: %s", err.text);
         return GUEST_FAILED;

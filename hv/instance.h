@@ -13,6 +13,7 @@
  * One thread at a time uses an instance; instance_kick alone may come from any thread.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,13 +52,21 @@ struct instance_failure {
     char text[256];   /* one line that says it all, for the error's message */
 };
 
-struct instance_counters { /* of the call since instance_begin */
-    uint32_t exits;        /* times the guest left to the host, kicks excluded */
-    uint32_t syscalls;
-    uint32_t unknown_syscalls;
-    uint32_t log_lines;
-    uint32_t host_calls; /* all that the guest made, refused and broken ones included */
+/* Of the call since instance_begin. Counted by the thread that runs it, and any other may look. */
+struct instance_counters {
+    atomic_uint exits; /* times the guest left to the host, kicks excluded */
+    atomic_uint syscalls;
+    atomic_uint unknown_syscalls;
+    atomic_uint log_lines;
+    atomic_uint host_calls; /* all that the guest made, refused and broken ones included */
 };
+
+/* By the thread that counts, which is one at a time. */
+static inline void instance_count(atomic_uint *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
 
 typedef void (*instance_log_cb)(void *opaque, int level, const char *text, size_t len);
 

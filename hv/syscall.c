@@ -567,6 +567,6 @@ int64_t guest_syscall(struct guest *g, uint64_t nr, const uint64_t args[6])
 {
     if (nr < sizeof(table) / sizeof(table[0]) && table[nr])
         return table[nr](g, args);
-    g->counters.unknown_syscalls++;
+    instance_count(&g->counters.unknown_syscalls);
     return -ENOSYS;
 }

@@ -216,10 +216,14 @@ class HostTest(harness.DaemonTest):
         client, other = self.connect(), self.connect()
         self.add(client, "rival", "hostdemo", DEMO)  # a rate of its own
         for name in ("nobody", "count", "shout"):
+            before = self.stats()["counters"]
             stream = client.start_invoke("rival", "forever", name, deadline=0.5)
             self.assertEqual(other.ping(b"beside it"), b"beside it")
             self.assertEqual(other.invoke("hostdemo", "flood", "none", ("u32", 2)), 2)
             self.assert_status("DEADLINE_EXCEEDED", client.finish_invoke, stream)
+            after = self.stats()["counters"]
+            for counter in ["host_calls", "exits"] + ["host_denied"] * (name == "nobody"):
+                self.assertGreater(after[counter] - before[counter], 10, f"{name}: {counter}")
         self.assert_all_returned()
 
     def test_bounds(self):

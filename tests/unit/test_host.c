@@ -349,7 +349,8 @@ START_TEST(test_cancel)
         event = receive(client);
         ck_assert_int_eq(event.code, event.header.stream == 1 ? HL_STATUS_CANCELLED : 0);
     }
-    expect_usable(client, 5);
+    ck_assert_uint_eq(rig_counter(client, 5, "host_calls"), 1);
+    expect_usable(client, 7);
     finish();
 }
 END_TEST
@@ -368,6 +369,7 @@ START_TEST(test_disconnect)
     close(client);
     client = other;
     wait_counter(client, &stream, "abandoned", 4);
+    ck_assert_uint_eq(rig_counter(client, stream += 2, "host_calls"), 4);
     wait_counter(client, &stream, "instances_destroyed", 4);
     finish();
 }
