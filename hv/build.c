@@ -205,7 +205,7 @@ int snapshot_build(struct snapshot **out, const struct hv_backend *hv, struct hv
         return rc;
     guest_init(&st.guest, hv, st.machine, boot, img, true);
     world_init(&st.guest.world, options->deterministic, true);
-    st.guest.world.blocks = 1; /* AT_RANDOM has taken one */
+    st.guest.world.at.blocks = 1; /* AT_RANDOM has taken one */
     st.guest.log = options->log;
     st.guest.log_opaque = options->opaque;
     rc = run_to_ready(&st.guest, options->deadline_ns, err);

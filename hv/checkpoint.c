@@ -221,6 +221,7 @@ int history_checkpoint(struct history *h, struct instance *inst, struct checkpoi
         return hl_error_set(err, -ENOMEM, "no memory for a checkpoint");
     c->tree = page_tree_ref(h->now);
     c->marks = space_marks(&g->space);
+    c->world = g->world.at;
     rc = put_memory(h, g, &c->tree, pages);
     if (rc == 0 && g->space.changes != h->books)
         rc = put_books(h, g, &c->tree);
@@ -312,6 +313,7 @@ static int go_to(struct history *h, struct guest *g, const struct checkpoint *to
     if (rc == 0 && (h->books_differ || g->space.changes != h->books))
         rc = put_back_books(g, tree);
     space_set_marks(&g->space, &marks);
+    g->world.at = to ? to->world : (struct world_mark){0};
     /* What was written just now is known. */
     if (rc == 0)
         rc = g->hv->collect(g->machine, note_nothing, NULL);

@@ -4,10 +4,10 @@
 
 /*
  * What an instance was, to go back to. A checkpoint is taken between two calls, so it is memory and
- * the bookkeeping of it (heap, mappings, permissions); registers between calls are those of the
- * ready point. It keeps copies of the pages changed since the one before and shares all others with
- * it. Any order of checkpoints and rollbacks goes: a rollback makes no checkpoint invalid, and each
- * can be dropped by itself.
+ * the bookkeeping of it (heap, mappings, permissions), and how far made-up time and randomness have
+ * gone; registers between calls are those of the ready point. It keeps copies of the pages changed
+ * since the one before and shares all others with it. Any order of checkpoints and rollbacks goes:
+ * a rollback makes no checkpoint invalid, and each can be dropped by itself.
  *
  * The history outlives the instance: a new one bound to the same snapshot can be made what an
  * earlier one was. One thread at a time uses a history, its checkpoints and its instance.

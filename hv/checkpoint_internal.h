@@ -9,6 +9,7 @@
 #include "hv/page_tree.h"
 #include "hv/snapshot_internal.h"
 #include "hv/space.h"
+#include "hv/world.h"
 
 /* Keys of the books: one array after the other. */
 #define BOOKS_FIRST  (uint32_t)(HV_MEMORY_MAX / HL_ABI_PAGE_SIZE)
@@ -32,6 +33,7 @@ struct history {
 struct checkpoint {
     struct page_node *tree;
     struct space_marks marks;
+    struct world_mark world;
 };
 
 /* The whole of a book as tree has it; s tells what it was at first. The caller frees it. */

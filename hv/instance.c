@@ -190,7 +190,7 @@ static uint16_t first_call(struct instance *inst, uint8_t entropy[HL_ABI_ENTROPY
     if (!inst->fresh)
         return 0;
     if (with > snapshot_io_size(inst->snap) - HL_ABI_RESULT_ROOM ||
-        world_random(&inst->guest.world, entropy, HL_ABI_ENTROPY_SIZE) < 0)
+        world_entropy(&inst->guest.world, entropy, HL_ABI_ENTROPY_SIZE) < 0)
         return HL_ABI_CALL_FIRST;
     *size = (uint32_t)with;
     return HL_ABI_CALL_FIRST | HL_ABI_CALL_ENTROPY;

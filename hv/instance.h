@@ -94,7 +94,8 @@ struct shell *instance_unbind(struct instance *inst);
 void instance_set_log(struct instance *inst, instance_log_cb cb, void *opaque);
 
 /* Time and randomness of later calls made up instead of true: a function of seed and of how often
- * the guest has asked since the instance was bound or reset (hv/world.h). NULL: true ones again.
+ * the guest has asked since the instance was bound or reset (hv/world.h); checkpoints keep the
+ * latter, and rollbacks put it back. NULL: true ones again.
  * Not for the time of a call. */
 void instance_set_deterministic(struct instance *inst, const uint8_t seed[HV_SEED_SIZE]);
 

@@ -28,7 +28,7 @@ void world_init(struct world *w, const uint8_t seed[HV_SEED_SIZE], bool starting
 
 void world_reset(struct world *w)
 {
-    w->looks = w->blocks = 0;
+    w->at = (struct world_mark){0};
 }
 
 int world_time(struct world *w, clockid_t id, struct timespec *ts)
@@ -37,7 +37,7 @@ int world_time(struct world *w, clockid_t id, struct timespec *ts)
 
     if (!w->made_up)
         return clock_gettime(id, ts) < 0 ? -errno : 0;
-    ns = w->looks++ * WORLD_STEP_NS;
+    ns = w->at.looks++ * WORLD_STEP_NS;
     ts->tv_sec = (time_t)(ns / 1000000000u);
     ts->tv_nsec = (long)(ns % 1000000000u);
     if (id == CLOCK_REALTIME)
@@ -80,17 +80,24 @@ static int from_stock(uint8_t *buf, size_t len)
     return 0;
 }
 
+/* stream: 0, or 1 for entropy. */
+static void make_block(const struct world *w, uint32_t stream, uint8_t block[HL_CHACHA_BLOCK])
+{
+    const uint32_t nonce[3] = {(uint32_t)(w->at.blocks >> 32), w->starting, stream};
+
+    hl_chacha_block(block, w->seed, (uint32_t)w->at.blocks, nonce);
+}
+
 static void from_seed(struct world *w, uint8_t *buf, size_t len)
 {
     uint8_t block[HL_CHACHA_BLOCK];
 
     while (len > 0) {
-        const uint32_t nonce[3] = {(uint32_t)(w->blocks >> 32), w->starting, 0};
         size_t step = len < sizeof(block) ? len : sizeof(block);
 
-        hl_chacha_block(block, w->seed, (uint32_t)w->blocks, nonce);
+        make_block(w, 0, block);
         memcpy(buf, block, step);
-        w->blocks++;
+        w->at.blocks++;
         buf += step;
         len -= step;
     }
@@ -103,4 +110,15 @@ int world_random(struct world *w, void *buf, size_t len)
         return 0;
     }
     return len > STOCK / 16 ? from_kernel(buf, len) : from_stock(buf, len);
+}
+
+int world_entropy(struct world *w, void *buf, size_t len)
+{
+    uint8_t block[HL_CHACHA_BLOCK];
+
+    if (!w->made_up)
+        return world_random(w, buf, len);
+    make_block(w, 1, block);
+    memcpy(buf, block, len < sizeof(block) ? len : sizeof(block));
+    return 0;
 }

@@ -22,11 +22,16 @@
 #define WORLD_CALLS_S 86400
 #define WORLD_STEP_NS 1000000u
 
+/* How far it has gone. */
+struct world_mark {
+    uint64_t looks, blocks; /* at a clock; of random bytes, taken so far */
+};
+
 struct world {
     bool made_up;
     bool starting; /* before READY: other bytes, and an earlier time, than calls get */
     uint8_t seed[HV_SEED_SIZE];
-    uint64_t looks, blocks; /* at a clock; of random bytes, taken so far */
+    struct world_mark at;
 };
 
 /* seed: NULL for the true world. */
@@ -40,5 +45,10 @@ int world_time(struct world *w, clockid_t id, struct timespec *ts);
 
 /* Returns: 0, or a negative errno when the kernel has none. */
 int world_random(struct world *w, void *buf, size_t len);
+
+/* What a call brings its guest, at most a block of it. Made up it depends on what was drawn before,
+ * and what is drawn next does not depend on it: whether a call brings any is the host's affair.
+ * Returns: likewise. */
+int world_entropy(struct world *w, void *buf, size_t len);
 
 #endif

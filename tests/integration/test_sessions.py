@@ -135,6 +135,26 @@ class Sessions(harness.DaemonTest):
         session.rollback(first)
         self.assertEqual(session.invoke("map", ("u32", 30)), 0)
 
+    def test_a_made_up_world_goes_back(self):
+        connection = self.connect()
+        connection.register("replay", harness.read_guest("restore"), host={"deterministic": True})
+        self.addCleanup(connection.call, "Unregister", {"name": "replay"})
+        session = Session(self.connect(), "replay")
+        self.addCleanup(self.close_quietly, session.id)
+
+        def look():
+            return [session.invoke("clock"), session.invoke("getrandom", ("u32", 40)),
+                    session.invoke("clock"), session.invoke("getrandom", ("u32", 4000))]
+        first = look()
+        number = session.checkpoint()["checkpoint"]
+        second = look()
+        self.assertTrue(all(a != b for a, b in zip(first, second)), (first, second))
+        for _ in range(2):
+            session.rollback(number)
+            self.assertEqual(look(), second)
+        session.rollback(0)
+        self.assertEqual(look(), first)
+
     def test_two_clients_take_turns(self):
         session = self.session()
         counts = []

@@ -325,6 +325,61 @@ START_TEST(operations_that_fail)
 }
 END_TEST
 
+static int64_t time_seen(void)
+{
+    struct instance_result result;
+
+    ck_assert_int_eq(call("time", NULL, &result), INSTANCE_DONE);
+    ck_assert_int_eq(instance_continue(inst), 0);
+    return result.value.i64;
+}
+
+static void drawn(uint8_t bytes[16])
+{
+    ck_assert_int_eq(world_random(&instance_at_rest(inst)->world, bytes, 16), 0);
+}
+
+/* What calls after a checkpoint see, and do once more after a rollback: a second of looks. */
+static void look_and_draw(int64_t times[1200], uint8_t bytes[16])
+{
+    for (int i = 0; i < 1200; i++)
+        times[i] = time_seen();
+    drawn(bytes);
+}
+
+START_TEST(a_made_up_world_goes_back)
+{
+    static const uint8_t world_seed[HV_SEED_SIZE] = {5};
+    struct hl_error err = HL_ERROR_INIT;
+    int64_t times[4][1200];
+    uint8_t bytes[4][16];
+    struct checkpoint *a;
+    uint64_t pages;
+
+    instance_set_deterministic(inst, world_seed);
+    look_and_draw(times[0], bytes[0]);
+    a = checkpoint();
+    look_and_draw(times[1], bytes[1]);
+    rollback(a);
+    look_and_draw(times[2], bytes[2]);
+    rollback(NULL);
+    look_and_draw(times[3], bytes[3]);
+    ck_assert_int_ne(times[0][1199], times[1][1199]);
+    ck_assert_int_ne(memcmp(bytes[0], bytes[1], 16), 0);
+    ck_assert_int_eq(memcmp(times[1], times[2], sizeof(times[0])), 0);
+    ck_assert_int_eq(memcmp(bytes[1], bytes[2], 16), 0);
+    ck_assert_int_eq(memcmp(times[0], times[3], sizeof(times[0])), 0);
+    ck_assert_int_eq(memcmp(bytes[0], bytes[3], 16), 0);
+    bind_instance();
+    instance_set_deterministic(inst, world_seed);
+    ck_assert_int_eq(history_move(history, inst, a, &pages, &err), 0);
+    look_and_draw(times[2], bytes[2]);
+    ck_assert_int_eq(memcmp(times[1], times[2], sizeof(times[0])), 0);
+    ck_assert_int_eq(memcmp(bytes[1], bytes[2], 16), 0);
+    checkpoint_free(history, a);
+}
+END_TEST
+
 /* --- against a model ------------------------------------------------------------------------ */
 
 #define CELLS       300u
@@ -558,6 +613,7 @@ int main(void)
     tcase_add_test(tcase, a_rewind_that_fails_breaks_it);
     tcase_add_test(tcase, back_and_forth);
     tcase_add_test(tcase, another_instance_becomes_what_one_was);
+    tcase_add_test(tcase, a_made_up_world_goes_back);
     tcase_add_test(tcase, unchanged_pages_cost_nothing);
     tcase_add_test(tcase, a_refused_charge_changes_nothing);
     tcase_add_test(tcase, operations_that_fail);
