@@ -296,7 +296,7 @@ static void released(struct session_use *use)
 
     if (use->failed)
         session_lose_instance(s, use->failed);
-    s->info.calls = s->pooled ? s->pooled->calls : s->info.calls;
+    s->info.calls += use->called;
     free(use);
     next(s);
 }
@@ -325,6 +325,7 @@ void session_call_ended(struct pooled *p)
     struct session_use *use = p->use;
 
     p->use = NULL;
+    use->called = true;
     p->was_long = false;
     p->calls++;
     if (instance_continue(p->inst) == 0)

@@ -89,6 +89,7 @@ struct session_use {
     bool private_, flatten;        /* likewise */
     struct session_commit *commit; /* while that is made */
     const char *failed;            /* a call that the session does not survive, and why */
+    bool called;                   /* a call that had the session's instance */
     bool move;                     /* a rollback into another instance */
     uv_work_t uv;
     int result;

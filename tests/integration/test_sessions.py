@@ -85,6 +85,16 @@ class Sessions(harness.DaemonTest):
         self.assertEqual(session.invoke("peek", ("u32", 5)), 50)
         self.assertEqual(session.invoke("doubled"), 0.5 * 2**19)
 
+    def test_calls_are_those_of_the_session(self):
+        connection = self.connect()
+        for _ in range(8):
+            connection.invoke("state", "count")
+        session = self.session()
+        self.assertEqual(self.info(session)["calls"], 0)
+        for calls in range(1, 4):
+            session.invoke("count")
+            self.assertEqual(self.info(session)["calls"], calls)
+
     def test_errors_and_refusals_leave_it_usable(self):
         session = self.session()
         self.assertEqual(session.invoke("fails", ("i32", 7))["code"], 7)
