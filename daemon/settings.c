@@ -130,6 +130,8 @@ int settings_from_control(struct settings *out, const Hl__Control__Settings *in,
     set_default(&out->session_idle_ns, 300 * SECOND);
     fill_limits(&out->defaults, &defaults);
     fill_limits(&out->maxima, &maxima);
+    if (in->maxima) /* none kept warm is a limit too */
+        out->maxima.min_instances = in->maxima->min_instances;
     return 0;
 }
 

@@ -160,6 +160,14 @@ class Lifecycle(harness.unittest.TestCase):
         harness.wait_until(lambda: deadline() == 123_000_000, "the new deadline")
         self.echo(daemon)
 
+    def test_none_to_be_kept_warm(self):
+        daemon = self.start("echo", defaults={"min_instances": 0}, limits={"min_instances": 0})
+        with daemon.connect() as connection:
+            self.assertEqual(connection.call("Info")["maxima"]["min_instances"], 0)
+            self.assert_status("INVALID_ARGUMENT", connection.register, "warm",
+                               harness.read_guest("echo"), min_instances=1)
+        self.echo(daemon)
+
     def test_reload_with_a_bad_file(self):
         daemon = self.start("echo", defaults={"deadline": "777ms"})
         daemon.write_config(defaults={"deadline": "888ms", "nonsense": "1"})
