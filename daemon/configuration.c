@@ -59,6 +59,13 @@ static bool section_known(const char *name, size_t len)
     return false;
 }
 
+/* Whether nothing but a comment is left of a line. */
+static bool is_over(const char *rest)
+{
+    rest += strspn(rest, " \t\r\n\f\v");
+    return *rest == '\0' || *rest == ';' || *rest == '#';
+}
+
 static void check_section(struct reading *r, const char *header)
 {
     const char *name = header + 1;
@@ -70,6 +77,8 @@ static void check_section(struct reading *r, const char *header)
     else if (!section_known(name, (size_t)(end - name)))
         problem(r, "unknown section [%.*s]; there are [daemon], [engine], [defaults] and [limits]",
                 (int)(end - name), name);
+    else if (!is_over(end + 1))
+        problem(r, "a section header stands alone in its line");
     else
         r->section_bad = false;
 }

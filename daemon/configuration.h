@@ -3,8 +3,9 @@
 #define HL_DAEMON_CONFIGURATION_H
 
 /*
- * hld.conf, read and checked whole. A struct configuration is plain data: copied by assignment,
- * nothing to free. doc/hld.conf.5 tells what each setting does.
+ * hld.conf, read and checked whole, down to whether users and groups exist. A struct configuration
+ * is plain data: copied by assignment, nothing to free. doc/hld.conf.5 tells what each setting
+ * does.
  */
 
 #include <limits.h>

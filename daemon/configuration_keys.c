@@ -31,10 +31,10 @@
 const struct configuration_key configuration_keys[] = {
     {"daemon", "socket", KEY_PATH, true, MEMBER(socket), 0, 0},
     {"daemon", "socket_mode", KEY_MODE, true, MEMBER(socket_mode), 0, 0777},
-    {"daemon", "socket_group", KEY_NAME, true, MEMBER(socket_group), 0, 0},
+    {"daemon", "socket_group", KEY_GROUP, true, MEMBER(socket_group), 0, 0},
     {"daemon", "state_dir", KEY_PATH, true, MEMBER(state_dir), 0, 0},
     {"daemon", "backend", KEY_BACKEND, true, MEMBER(backend), 0, 0},
-    {"daemon", "worker_user", KEY_NAME, true, MEMBER(worker_user), 0, 0},
+    {"daemon", "worker_user", KEY_USER, true, MEMBER(worker_user), 0, 0},
     {"daemon", "allow_uids", KEY_UIDS, false, MEMBER(allow_uids), 0, 0},
     {"daemon", "allow_gids", KEY_GIDS, false, MEMBER(allow_gids), 0, 0},
     {"daemon", "idle_timeout", KEY_TIME, false, MEMBER(idle_timeout_ns), MS, 365 * DAY},
@@ -212,9 +212,6 @@ static int set_text(const struct configuration_key *key, char *member, const cha
     if (key->type == KEY_PATH && value[0] != '/')
         return hl_error_set(err, -EINVAL, "%s must be an absolute path, not '%s'", key->name,
                             value);
-    if (key->type == KEY_NAME && (value[0] == '\0' || strpbrk(value, " \t/:")))
-        return hl_error_set(err, -EINVAL, "%s must be a user's or group's name, not '%s'",
-                            key->name, value);
     if (key->type == KEY_BACKEND && strcmp(value, "auto") != 0 && strcmp(value, "kvm") != 0 &&
         strcmp(value, "process") != 0)
         return hl_error_set(err, -EINVAL, "%s must be auto, kvm or process, not '%s'", key->name,
@@ -222,6 +219,21 @@ static int set_text(const struct configuration_key *key, char *member, const cha
     memset(member, 0, key->size);
     memcpy(member, value, strlen(value));
     return 0;
+}
+
+/* One who must exist: what names nobody would fail only when hld is started again. */
+static int set_account(const struct configuration_key *key, char *member, const char *value,
+                       struct hl_error *err)
+{
+    const char *what = key->type == KEY_USER ? "user" : "group";
+    const struct passwd *user = key->type == KEY_USER ? getpwnam(value) : NULL;
+
+    if (!user && (key->type == KEY_USER || !getgrnam(value)))
+        return hl_error_set(err, -EINVAL, "%s: no %s '%s'; a name is accepted", key->name, what,
+                            value);
+    if (user && user->pw_uid == 0)
+        return hl_error_set(err, -EINVAL, "%s: workers cannot run as root", key->name);
+    return set_text(key, member, value, err);
 }
 
 static int parse_id(enum key_type type, const char *word, uint32_t *id)
@@ -288,9 +300,11 @@ int configuration_key_set(const struct configuration_key *key, struct configurat
     case KEY_MODE:
         return set_mode(key, member, value, err);
     case KEY_PATH:
-    case KEY_NAME:
     case KEY_BACKEND:
         return set_text(key, member, value, err);
+    case KEY_USER:
+    case KEY_GROUP:
+        return set_account(key, member, value, err);
     case KEY_UIDS:
     case KEY_GIDS:
         return set_ids(key, member, value, err);

@@ -356,7 +356,9 @@ class Configuration(harness.unittest.TestCase):
     def test_bad(self):
         for text in ("[engine]\nno_such_key = 1\n", "[no_such_section]\nkey = 1\n",
                      "[defaults]\nmemory = lots\n", "[defaults]\ndeadline = 5\n",
-                     "[daemon]\nbackend = qemu\n", "[engine]\nshards = -1\n",
+                     "[daemon]\nbackend = qemu\n", "[daemon]\nworker_user = no-such-user\n",
+                     "[daemon]\nworker_user = root\n", "[daemon]\nsocket_group = no-such-group\n",
+                     "[engine] x\n", "[engine]\nshards = -1\n",
                      "[daemon]\nsocket = relative/path\n", "[engine]\nthis is no setting\n"):
             with self.subTest(text):
                 self.daemon.write_config()

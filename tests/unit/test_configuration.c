@@ -109,7 +109,9 @@ START_TEST(every_kind_of_value)
 {
     ck_assert_int_eq(load("# comment\n"
                           "; another\n"
-                          "[daemon]\n"
+                          "[daemon]  ; and another\n"
+                          "worker_user = daemon\n"
+                          "socket_group = root\n"
                           "socket = /tmp/x.sock\n"
                           "  socket_mode=0600  \n"
                           "backend = process ; why not\n"
@@ -130,6 +132,8 @@ START_TEST(every_kind_of_value)
     ck_assert_str_eq(config.socket, "/tmp/x.sock");
     ck_assert_uint_eq(config.socket_mode, 0600);
     ck_assert_str_eq(config.backend, "process");
+    ck_assert_str_eq(config.worker_user, "daemon");
+    ck_assert_str_eq(config.socket_group, "root");
     ck_assert_uint_eq(config.allow_uids.count, 3);
     ck_assert_uint_eq(config.allow_uids.id[1], 7);
     ck_assert_uint_eq(config.allow_uids.id[2], 0);
@@ -173,6 +177,14 @@ START_TEST(mistakes_name_file_line_and_form)
             "2: allow_uids: no user 'no-such-user-here'; numbers and names are accepted");
     refused("[daemon]\nallow_gids = ,\n", "2: allow_gids must name at least one group");
     refused("[daemon]\nmax_images = 1\nmax_images = 2\n", "3: max_images is set twice");
+    refused("[daemon]\nworker_user = no-such-user-here\n",
+            "2: worker_user: no user 'no-such-user-here'; a name is accepted");
+    refused("[daemon]\nworker_user =\n", "2: worker_user: no user ''; a name is accepted");
+    refused("[daemon]\nworker_user = root\n", "2: worker_user: workers cannot run as root");
+    refused("[daemon]\nsocket_group = no-such-group-here\n",
+            "2: socket_group: no group 'no-such-group-here'; a name is accepted");
+    refused("[daemon] socket = /x\n", "1: a section header stands alone in its line");
+    refused("[daemon]]\n", "1: a section header stands alone in its line");
     refused("[daemon\n", "1: a section header ends with ']'");
     refused("[daemon]\nmax_images\n",
             "2: neither a [section], nor a setting (name = value), nor a comment (#)");
