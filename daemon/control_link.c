@@ -3,7 +3,8 @@
  * Packets from the front are served in order; each is checked as if it came from a stranger, and
  * one that makes no sense is logged and dropped. Packets to the front are sent at once or, when its
  * socket is full, wait in a list of requests: there are never more than clients have asked for.
- * When the front is gone no call can be let in or resolved any more, so the worker drains.
+ * When the front has closed the channel, because the worker is idle or because its own end has
+ * come, no call can be let in or resolved any more, so the worker drains.
  */
 #include "config.h"
 
@@ -91,7 +92,10 @@ static void front_gone(struct control_link *link, const char *why)
         return;
     link->gone = true;
     uv_poll_stop(&link->poll);
-    log_info("the front is gone (%s): draining", why);
+    if (atomic_load(&link->engine->connections) == 0 && atomic_load(&link->engine->sessions) == 0)
+        log_debug("the front closed the channel (%s): there is nothing left to do", why);
+    else
+        log_info("the front closed the channel (%s): draining", why);
     control_link_stop(link);
     engine_drain(link->engine, ORPHAN_DRAIN_NS);
 }

@@ -16,6 +16,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -173,6 +174,7 @@ int worker_main(int control_fd)
     int r;
 
     log_init("worker");
+    prctl(PR_SET_NAME, "hld-worker"); /* for ps and top, which would say "exe" */
     signal(SIGPIPE, SIG_IGN);
     if (sodium_init() < 0) {
         log_error("libsodium cannot start");

@@ -263,7 +263,15 @@ class Lifecycle(harness.unittest.TestCase):
         daemon = self.start("echo", daemon={"idle_timeout": "200ms"})
         self.echo(daemon)
         harness.wait_until(lambda: not daemon.workers(), "the idle worker's end")
+        self.assertNotIn("draining", daemon.read_log())
         self.echo(daemon)
+
+    def test_names_of_processes(self):
+        daemon = self.start("echo", daemon={"idle_timeout": "1min"})
+        with daemon.connect() as connection:
+            connection.ping()
+            names = [harness.process_status(pid)["Name"] for pid in daemon.workers()]
+        self.assertEqual(names, ["hld-worker"])
 
     def test_cancel(self):
         daemon = self.start("hostile", "echo")
