@@ -22,6 +22,7 @@ const struct hv_backend *hv_backend_find(const char *name, struct hl_error *err)
     if (hv_backend_kvm.probe(err) == 0)
         return &hv_backend_kvm;
     hl_error_wrap(err, -ENODEV,
-                  "no usable hypervisor; where weaker isolation will do, ask for hv = process");
+                  "no usable hypervisor; where weaker isolation will do, ask for "
+                  "backend = process");
     return NULL;
 }

@@ -30,7 +30,7 @@ START_TEST(automatic)
         return;
     }
     ck_assert_ptr_null(found);
-    ck_assert_ptr_nonnull(strstr(err.text, "ask for hv = process"));
+    ck_assert_ptr_nonnull(strstr(err.text, "ask for backend = process"));
 }
 END_TEST
 
