@@ -88,6 +88,20 @@ static uint64_t whole_pages(uint64_t size)
     return (size + PAGE - 1) & ~(uint64_t)(PAGE - 1);
 }
 
+/* Memory that is allocated and was not written to is still a hole where a result goes. */
+static int has_holes(unsigned int index, bool is_argument, struct hl_error *err)
+{
+    if (is_argument)
+        return hl_error_set(err, -EINVAL,
+                            "descriptor %u has holes: its memory must be there, so write all of it "
+                            "or call posix_fallocate",
+                            index);
+    return hl_error_set(err, -EINVAL,
+                        "the room for the result (descriptor %u) has holes: all of it must have "
+                        "been written to, with zeros or anything else; posix_fallocate does not do",
+                        index);
+}
+
 /* Fills in what the file is. */
 static int check_file(struct file *file, unsigned int index, int seals, struct hl_error *err)
 {
@@ -109,9 +123,7 @@ static int check_file(struct file *file, unsigned int index, int seals, struct h
     file->size = (uint64_t)st.st_size;
     file->blocks = (uint64_t)st.st_blocks;
     if (file->blocks * 512 < whole_pages(file->size))
-        return hl_error_set(err, -EINVAL,
-                            "descriptor %u has holes: its memory must be there (posix_fallocate)",
-                            index);
+        return has_holes(index, seals == ARGUMENT_SEALS, err);
     return 0;
 }
 
@@ -131,24 +143,29 @@ static int map_room(struct bulk *bulk, unsigned int index, struct hl_error *err)
     struct file *file = &bulk->files[index];
     void *room;
 
-    if (file->size == 0 || file->size > ROOM_MAX || file->size % PAGE)
+    if (file->size > ROOM_MAX)
         return hl_error_set(err, -EINVAL,
-                            "result_into has %" PRIu64 " bytes, not a multiple of %u up to %u",
-                            file->size, PAGE, ROOM_MAX);
+                            "room for a result of %" PRIu64 " bytes: %u (256 MiB) is the most",
+                            file->size, ROOM_MAX);
+    if (file->size == 0 || file->size % PAGE)
+        return hl_error_set(err, -EINVAL,
+                            "room for a result of %" PRIu64 " bytes: it must be a multiple of %u",
+                            file->size, PAGE);
     if (!of_usual_pages(file->fd))
-        return hl_error_set(err, -EINVAL, "result_into is made of huge pages");
+        return hl_error_set(err, -EINVAL, "the room for the result is made of huge pages");
     room = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
     if (room == MAP_FAILED)
-        return hl_error_set(err, -EINVAL, "result_into cannot be mapped to be written: %s",
+        return hl_error_set(err, -EINVAL,
+                            "the room for the result cannot be mapped to be written: %s",
                             strerror(errno));
     bulk->room = room;
     bulk->room_size = file->size;
     bulk->into = index;
     if (fcntl(file->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0)
-        return hl_error_set(err, -EINVAL, "result_into cannot be sealed: %s", strerror(errno));
+        return hl_error_set(err, -EINVAL, "the room for the result cannot be sealed: %s",
+                            strerror(errno));
     if (lseek(file->fd, 0, SEEK_HOLE) != (off_t)file->size)
-        return hl_error_set(err, -EINVAL,
-                            "result_into has holes: all of it must have been written to");
+        return has_holes(index, false, err);
     return 0;
 }
 
@@ -164,7 +181,8 @@ int bulk_seal_result(struct bulk *bulk, size_t len, Hl__V1__Descriptor *out, str
     bulk->room = NULL;
     if (fcntl(bulk->files[bulk->into].fd, F_ADD_SEALS, F_SEAL_WRITE) < 0)
         return hl_error_set(err, -EBUSY,
-                            "result_into cannot be sealed: is it mapped to be written elsewhere?");
+                            "the room for the result cannot be sealed: is it mapped to be written "
+                            "elsewhere?");
     hl__v1__descriptor__init(out);
     out->index = bulk->into;
     out->length = len;

@@ -84,7 +84,7 @@ START_TEST(test_refused_arguments)
         {file_of(PAGE, F_SEAL_WRITE), "F_SEAL_SHRINK"},
         {file_of(PAGE, F_SEAL_SHRINK), "F_SEAL_WRITE"},
         {file_of(PAGE, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE), "F_SEAL_WRITE"},
-        {sparse(64 * PAGE, SEALS), "holes"},
+        {sparse(64 * PAGE, SEALS), "call posix_fallocate"},
         {open("/dev/null", O_RDONLY | O_CLOEXEC), "not a memfd"},
         {open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "not a memfd"},
         {open("/", O_PATH | O_CLOEXEC), "not a memfd"},

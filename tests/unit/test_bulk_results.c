@@ -69,8 +69,9 @@ START_TEST(test_refused_results)
         {file_of(PAGE, ROOM | F_SEAL_SEAL), "cannot be sealed"},
         {file_of(100, ROOM), "multiple"},
         {file_of(0, ROOM), "multiple"},
-        {allocated((256u << 20) + PAGE), "268435456"},
-        {sparse(64 * PAGE, ROOM), "holes"},
+        {allocated((256u << 20) + PAGE), "268435456 (256 MiB) is the most"},
+        {sparse(64 * PAGE, ROOM), "posix_fallocate does not do"},
+        {allocated(64 * PAGE), "posix_fallocate does not do"},
         {open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "not a memfd"},
     };
     struct with with;
