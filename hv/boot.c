@@ -50,19 +50,34 @@ static int check_options(const struct snapshot_options *options, struct hl_error
     return 0;
 }
 
+static uint64_t stack_of(uint64_t memory_size)
+{
+    uint64_t size = memory_size / 8 & ~(PAGE - 1);
+
+    return size < STACK_MAX ? size : STACK_MAX;
+}
+
+/* Where the program fits with the stack that comes with so much. */
+static uint64_t least_memory(const struct linux_state *at)
+{
+    uint64_t below = align_up(at->brk_start, PAGE) + PAGE;
+    uint64_t size = below + (below / 7 < STACK_MAX ? below / 7 & ~(PAGE - 1) : STACK_MAX) - PAGE;
+
+    while (below + stack_of(size) > size)
+        size += PAGE;
+    return size;
+}
+
 int snapshot_place(struct linux_state *at, const struct image *img,
                    const struct snapshot_options *options, struct hl_error *err)
 {
     uint64_t io_end = HL_ABI_IO_ADDR + options->io_size;
-    uint64_t stack_size = options->memory_size / 8;
+    uint64_t stack_size = stack_of(options->memory_size);
     int rc = check_options(options, err);
 
     if (rc < 0)
         return rc;
     *at = (struct linux_state){0};
-    if (stack_size > STACK_MAX)
-        stack_size = STACK_MAX;
-    stack_size &= ~(PAGE - 1);
     if (img->relocatable)
         at->bias = align_up(io_end, PROGRAM_ALIGN > img->align ? PROGRAM_ALIGN : img->align);
     else if (img->start < io_end)
@@ -74,10 +89,10 @@ int snapshot_place(struct linux_state *at, const struct image *img,
     at->program_start = img->start + at->bias;
     at->brk_start = at->brk = img->end + at->bias;
     if (at->brk_start + PAGE + stack_size > options->memory_size || stack_size < PAGE)
-        return hl_error_set(err, -ENOMEM,
-                            "the program needs %" PRIu64 " bytes of memory with its stack and has "
-                            "%" PRIu64,
-                            at->brk_start + PAGE + stack_size, options->memory_size);
+        return hl_error_set(err, -EINVAL,
+                            "the program needs %" PRIu64 " bytes of memory at least, before it "
+                            "allocates any, and its limit is %" PRIu64,
+                            least_memory(at), options->memory_size);
     at->stack_start = options->memory_size - stack_size;
     at->map_top = at->stack_start - PAGE;
     return 0;

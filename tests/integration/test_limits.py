@@ -107,6 +107,14 @@ class Limits(harness.DaemonTest):
                     self.assert_status("INVALID_ARGUMENT", connection.register, "big",
                                        harness.read_guest("echo"), **limits)
 
+    def test_too_little_memory(self):
+        with self.connect() as connection:
+            error = self.assert_status("INVALID_ARGUMENT", connection.register, "tight",
+                                       harness.read_guest("echo"), memory=3 << 20)
+            least = int(error.message.split(" bytes of memory at least")[0].split()[-1])
+            connection.register("tight", harness.read_guest("echo"), memory=least + (1 << 20))
+            self.assertEqual(connection.invoke("tight", "hello", "you"), "hello, you")
+
     def test_argument_larger_than_the_window(self):
         with self.connect() as connection:
             error = self.assert_status("INVALID_ARGUMENT", connection.invoke, "echo", "echo",

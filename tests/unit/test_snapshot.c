@@ -9,6 +9,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -194,9 +195,9 @@ START_TEST(limits)
         {MEMORY, 100, -EINVAL, "I/O window"},
         {MEMORY, 128u << 20, -EINVAL, "I/O window"},
         {MEMORY, 4u << 20, -ENOEXEC, "inside the I/O window"},
-        {4u << 20, HL_ABI_IO_SIZE, -ENOMEM, "needs"},
-        {PAGE, HL_ABI_IO_SIZE, -ENOMEM, "needs"},
-        {0, HL_ABI_IO_SIZE, -ENOMEM, "needs"},
+        {4u << 20, HL_ABI_IO_SIZE, -EINVAL, "needs"},
+        {PAGE, HL_ABI_IO_SIZE, -EINVAL, "needs"},
+        {0, HL_ABI_IO_SIZE, -EINVAL, "needs"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -207,6 +208,24 @@ START_TEST(limits)
         ck_assert_ptr_null(snap);
         ck_assert_msg(strstr(err.text, cases[i].reason), "%s", err.text);
     }
+}
+END_TEST
+
+/* What the message names is enough, and a page less is not. */
+START_TEST(least_memory)
+{
+    struct hl_error err = HL_ERROR_INIT;
+    struct snapshot *snap;
+    unsigned long long least;
+
+    options.memory_size = PAGE;
+    ck_assert_int_lt(snapshot_load(&snap, &hv_backend_fake, host, img, &options, &err), 0);
+    ck_assert_int_eq(sscanf(err.text, "the program needs %llu bytes", &least), 1);
+    options.memory_size = least;
+    ck_assert_int_eq(snapshot_load(&snap, &hv_backend_fake, host, img, &options, &err), 0);
+    snapshot_unref(snap);
+    options.memory_size = least - PAGE;
+    ck_assert_int_lt(snapshot_load(&snap, &hv_backend_fake, host, img, &options, &err), 0);
 }
 END_TEST
 
@@ -438,6 +457,7 @@ int main(void)
     tcase_add_test(tc, random_bytes_differ);
     tcase_add_test(tc, position_independent_is_placed);
     tcase_add_test(tc, limits);
+    tcase_add_test(tc, least_memory);
     tcase_add_test(tc, sealed_and_small);
     tcase_add_test(tc, many_pages_few_extents);
     tcase_add_test(tc, empty_is_allowed);
