@@ -156,6 +156,17 @@ static bool load_snapshot(struct program *program, struct program_load *load,
     return program->loaded;
 }
 
+static int build_snapshot(struct program *program, const struct program_load *load,
+                          const struct snapshot_options *options, struct hl_error *err)
+{
+    int r = snapshot_build(&program->snap, load->hv, load->host, program->img, options, err);
+
+    if (r == -ETIMEDOUT)
+        return hl_error_wrap(err, r, "it takes longer than init_deadline, %g s",
+                             (double)load->init_deadline_ns / 1e9);
+    return r;
+}
+
 int program_new(struct program **out, struct program_load *load, struct hl_error *err)
 {
     struct program *program = calloc(1, sizeof(*program));
@@ -191,7 +202,7 @@ int program_new(struct program **out, struct program_load *load, struct hl_error
         if (program->entry.has_state)
             r = load_state(program, load, &options, err);
         else if (!load_snapshot(program, load, &options))
-            r = snapshot_build(&program->snap, load->hv, load->host, program->img, &options, err);
+            r = build_snapshot(program, load, &options, err);
     }
     if (r < 0) {
         program_unref(program);

@@ -21,6 +21,7 @@
 #define PAGE     ((uint64_t)HL_ABI_PAGE_SIZE)
 #define RED_ZONE 128u          /* System V ABI: live bytes below the stack pointer */
 #define COPY_MAX (256u * 1024) /* read from the machine at once */
+#define LAST_MAX 160u          /* of a line, in an error's text */
 
 HL_DEFINE_CLEANUP(struct snapshot *, snapshot_unref)
 
@@ -29,6 +30,9 @@ struct starting {
     struct hv_host *host;
     struct hv_machine *machine;
     struct guest guest;
+    instance_log_cb log;
+    void *log_opaque;
+    char last[LAST_MAX + 1]; /* of what it logged or printed */
 };
 
 static void starting_fini(struct starting *st)
@@ -36,6 +40,32 @@ static void starting_fini(struct starting *st)
     guest_fini(&st->guest);
     if (st->machine)
         st->hv->machine_free(st->machine);
+}
+
+/* What went wrong is mostly in the last thing that the program said. */
+static void on_line(void *opaque, int level, const char *text, size_t len)
+{
+    struct starting *st = opaque;
+    size_t kept = len < LAST_MAX ? len : LAST_MAX;
+
+    while (kept > 0 && kept < len && ((unsigned char)text[kept] & 0xc0) == 0x80)
+        kept--; /* whole characters */
+    memcpy(st->last, text, kept);
+    st->last[kept] = '\0';
+    if (st->log)
+        st->log(st->log_opaque, level, text, len);
+}
+
+static int tell_last_line(struct starting *st, int code, struct hl_error *err)
+{
+    char why[HL_ERROR_TEXT_MAX];
+
+    guest_log_flush(&st->guest);
+    if (!err || !st->last[0])
+        return code;
+    memcpy(why, err->text, sizeof(why));
+    return hl_error_set(err, code, "%.*s; it said last: %s", (int)(sizeof(why) - LAST_MAX - 32),
+                        why, st->last);
 }
 
 /* Copies pages that are not zero; buf has COPY_MAX bytes. */
@@ -206,10 +236,12 @@ int snapshot_build(struct snapshot **out, const struct hv_backend *hv, struct hv
     guest_init(&st.guest, hv, st.machine, boot, img, true);
     world_init(&st.guest.world, options->deterministic, true);
     st.guest.world.at.blocks = 1; /* AT_RANDOM has taken one */
-    st.guest.log = options->log;
-    st.guest.log_opaque = options->opaque;
+    st.log = options->log;
+    st.log_opaque = options->opaque;
+    st.guest.log = on_line;
+    st.guest.log_opaque = &st;
     rc = run_to_ready(&st.guest, options->deadline_ns, err);
     if (rc < 0)
-        return rc;
+        return tell_last_line(&st, rc, err);
     return capture(out, &st, err);
 }

@@ -15,6 +15,7 @@
 
 HOOK start_loop(void)
 {
+    fputs("going round", stderr);
     for (;;)
         __asm__ volatile("");
     return 0;
@@ -40,6 +41,11 @@ HOOK start_fail(void)
 
 HOOK start_code(void)
 {
+    hl_log(HL_LOG_INFO, "an earlier line");
+    fputs("no database: \x01", stderr);
+    for (int i = 0; i < 300; i++)
+        fputs("\xc3\xa9", stderr);
+    fputs("\n", stderr);
     return 5;
 }
 

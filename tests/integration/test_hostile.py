@@ -372,6 +372,13 @@ class StartUp(Refusing):
     def test_text_of_the_program_itself(self):
         self.assertIn("no such luck: 7", self.refused("start_fail").message)
 
+    def test_last_words(self):
+        message = self.refused("start_code").message
+        self.assertIn("initialisation failed with code 5; it said last: no database: ?", message)
+        self.assertTrue(message.endswith("é"), message)
+        self.assertLess(len(message.encode()), 400)
+        self.assertNotIn("earlier", message)
+
     def test_program_that_is_no_guest(self):
         self.assertEqual(self.refused("plain").name, "INVALID_ARGUMENT")
 
@@ -380,7 +387,10 @@ class EndlessStart(Refusing):
     sections = {"engine": {"init_deadline": "2s"}}
 
     def test_endless_start(self):
-        self.assertIn(self.refused("start_loop").name, ("DEADLINE_EXCEEDED", "FAILED_PRECONDITION"))
+        error = self.refused("start_loop")
+        self.assertIn(error.name, ("DEADLINE_EXCEEDED", "FAILED_PRECONDITION"))
+        self.assertIn("init_deadline, 2 s", error.message)
+        self.assertTrue(error.message.endswith("it said last: going round"), error.message)
 
 
 class TalkativeStart(harness.DaemonTest):
