@@ -18,18 +18,22 @@
 
 #define hv (&hv_backend_kvm)
 
-#define CODE       0x400000u
-#define STACK      0x401000u /* read only: nothing is ever pushed */
-#define DATA       0x600000u
 #define MIB        (1ull << 20)
 #define MEMORY     (64 * MIB)
-#define DATA_PAGES 16u /* not zero in the snapshot */
+#define SMALLEST   (2 * MIB + MIB / 4) /* below 2 MiB nothing is the guest's */
+#define DATA_PAGES 16u                 /* not zero in the snapshot */
 #define PER_ROUND  8u
 #define SETTLE     12u /* calls until the hot set and its limit are what they will be */
 
+/* Data has large pages of its own where there is room for that. */
+static const struct layout {
+    uint32_t io_size, code, stack, data; /* the stack is read only: nothing is ever pushed */
+} usual = {HL_ABI_IO_SIZE, 0x400000, 0x401000, 0x600000},
+  smallest = {0x10000, 0x210000, 0x211000, 0x212000};
+
 static const uint8_t writer_code[] = {
     0x89, 0xc1,                                              /* mov %eax, %ecx */
-    0xbb, 0x00,          0x00, 0x60, 0x00,                   /* mov $DATA, %ebx */
+    0xbb, 0x00,          0x00, 0x00, 0x00,                   /* mov $data, %ebx */
     0xe3, 0x0f,                                              /* jrcxz 2f */
     0x48, 0xff,          0x43, 0x08,                         /* 1: incq 8(%rbx) */
     0x48, 0x81,          0xc3, 0x00, 0x10, 0, 0,             /* add $0x1000, %rbx */
@@ -39,35 +43,39 @@ static const uint8_t writer_code[] = {
     0xe6, KVM_PORT_CALL,                                     /* out %al, $port */
 };
 
-#define WRITER_STEP 16u /* where the constant of add stands */
+/* Where the constants of mov and add stand. */
+#define WRITER_DATA 3u
+#define WRITER_STEP 16u
 
 static void allow(struct snapshot_draft *draft, uint64_t start, uint64_t end, int prot)
 {
     memset(draft->prot + start / KVM_PAGE, prot, (end - start) / KVM_PAGE);
 }
 
-/* Waits behind a hypercall and, entered, writes as many pages from DATA on as set_return says, each
+/* Waits behind a hypercall and, entered, writes as many pages of its data as set_return says, each
  * stride pages from the last. */
 static struct snapshot *writer(uint64_t memory, uint32_t stride)
 {
-    const uint64_t start = CODE;
+    const struct layout *at = memory < 8 * MIB ? &smallest : &usual;
+    const uint64_t start = at->code;
     const uint32_t step = stride * KVM_PAGE;
     struct snapshot_draft draft;
     struct snapshot *snap;
     struct hl_error err = HL_ERROR_INIT;
 
-    bench_must(snapshot_draft_init(&draft, memory, HL_ABI_IO_SIZE, &err), "snapshot", &err);
+    bench_must(snapshot_draft_init(&draft, memory, at->io_size, &err), "snapshot", &err);
     allow(&draft, HL_ABI_HYPERCALL_ADDR, HL_ABI_INFO_ADDR, HV_PROT_READ | HV_PROT_EXEC);
-    allow(&draft, HL_ABI_IO_ADDR, HL_ABI_IO_ADDR + HL_ABI_IO_SIZE, HV_PROT_READ | HV_PROT_WRITE);
-    allow(&draft, CODE, STACK, HV_PROT_READ | HV_PROT_EXEC);
-    allow(&draft, STACK, STACK + KVM_PAGE, HV_PROT_READ);
-    allow(&draft, DATA, memory, HV_PROT_READ | HV_PROT_WRITE);
-    memcpy(draft.memory + CODE, writer_code, sizeof(writer_code));
-    memcpy(draft.memory + CODE + WRITER_STEP, &step, sizeof(step));
-    memcpy(draft.memory + STACK, &start, sizeof(start)); /* where the hypercall returns to */
-    memset(draft.memory + DATA, 0x5a, DATA_PAGES * (size_t)KVM_PAGE);
+    allow(&draft, HL_ABI_IO_ADDR, HL_ABI_IO_ADDR + at->io_size, HV_PROT_READ | HV_PROT_WRITE);
+    allow(&draft, at->code, at->stack, HV_PROT_READ | HV_PROT_EXEC);
+    allow(&draft, at->stack, at->stack + KVM_PAGE, HV_PROT_READ);
+    allow(&draft, at->data, memory, HV_PROT_READ | HV_PROT_WRITE);
+    memcpy(draft.memory + at->code, writer_code, sizeof(writer_code));
+    memcpy(draft.memory + at->code + WRITER_DATA, &at->data, sizeof(at->data));
+    memcpy(draft.memory + at->code + WRITER_STEP, &step, sizeof(step));
+    memcpy(draft.memory + at->stack, &start, sizeof(start)); /* where the hypercall returns to */
+    memset(draft.memory + at->data, 0x5a, DATA_PAGES * (size_t)KVM_PAGE);
     draft.regs.rip = KVM_HYPERCALL_RET;
-    draft.regs.rsp = STACK;
+    draft.regs.rsp = at->stack;
     bench_must(hv->populate(bench_host, draft.memory, draft.prot, draft.npages, &err), "tables",
                &err);
     bench_must(snapshot_draft_seal(&snap, &draft, &err), "snapshot", &err);
@@ -152,9 +160,10 @@ static void measure_resets(void)
         uint64_t pages, memory;
         uint32_t stride;
     } wanted[] = {
-        {1, MEMORY, 1},    {4, MEMORY, 1},    {10, MEMORY, 1},    {64, MEMORY, 1},
-        {256, MEMORY, 1},  {1024, MEMORY, 1}, {4096, MEMORY, 1},  {1024, MEMORY, 2},
-        {4096, MEMORY, 2}, {10, 16 * MIB, 1}, {10, 256 * MIB, 1}, {10, 1024 * MIB, 1},
+        {1, MEMORY, 1},      {4, MEMORY, 1},    {10, MEMORY, 1},   {64, MEMORY, 1},
+        {256, MEMORY, 1},    {1024, MEMORY, 1}, {4096, MEMORY, 1}, {1024, MEMORY, 2},
+        {4096, MEMORY, 2},   {10, SMALLEST, 1}, {10, 16 * MIB, 1}, {10, 256 * MIB, 1},
+        {10, 1024 * MIB, 1},
     };
     enum { CASES = sizeof(wanted) / sizeof(wanted[0]) };
     struct reset_case cases[CASES];
@@ -226,7 +235,7 @@ static void measure_whole(uint64_t memory)
 
 void bench_resets(void)
 {
-    static const uint64_t sizes[] = {16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB};
+    static const uint64_t sizes[] = {SMALLEST, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB};
 
     measure_resets();
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
