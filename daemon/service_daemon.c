@@ -144,12 +144,21 @@ static void on_programs(struct mail *mail, void *owner)
     free(job);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const struct program *const *x = a, *const *y = b;
+
+    return strcmp((*x)->entry.name, (*y)->entry.name);
+}
+
 static void on_list_programs(struct mail *mail, void *owner)
 {
     struct stats_job *job = LIST_ENTRY(mail, struct stats_job, mail);
     struct shard *shard = owner;
 
     job->count = images_list(shard->engine->images, &job->programs);
+    if (job->count > 1)
+        qsort(job->programs, job->count, sizeof(struct program *), by_name);
     mailbox_post(&job->shard->mailbox, &job->mail, on_programs);
 }
 

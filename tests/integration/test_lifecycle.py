@@ -259,6 +259,16 @@ class Lifecycle(harness.unittest.TestCase):
             time.sleep(0.1)
             return False
 
+    def test_stats_are_sorted(self):
+        names = ["m", "z", "b", "x", "a", "c"]
+        daemon = self.start()
+        with daemon.connect() as connection:
+            for name in names:
+                connection.register(name, harness.read_guest("echo"))
+                connection.invoke(name, "echo", b"x")
+            found = [image["name"] for image in connection.call("Stats")["images"]]
+        self.assertEqual(found, sorted(names))
+
     def test_idle_worker_ends_and_comes_back(self):
         daemon = self.start("echo", daemon={"idle_timeout": "200ms"})
         self.echo(daemon)
