@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
@@ -173,6 +174,8 @@ static void init(struct front *front, const struct front_options *options)
 
 static int start(struct front *front, struct hl_error *err)
 {
+    char but[48];
+    size_t damaged;
     int r =
         registry_open(&front->registry, front->config.state_dir, front->options->registry_io, err);
 
@@ -187,9 +190,11 @@ static int start(struct front *front, struct hl_error *err)
     if (r < 0)
         return r;
     front_notify_start(front);
-    log_notice("hld %s serves %s with backend %s; %zu images registered", front->options->version,
+    damaged = registry_damaged(front->registry);
+    snprintf(but, sizeof(but), ", %zu of them refused", damaged);
+    log_notice("hld %s serves %s with backend %s; %zu images registered%s", front->options->version,
                front->options->listen_fd >= 0 ? "the socket of systemd" : front->config.socket,
-               front->options->backend, registry_count(front->registry));
+               front->options->backend, registry_count(front->registry), damaged > 0 ? but : "");
     sd_notify(0, "READY=1");
     front_status(front);
     requests_scrub_start(front);

@@ -19,6 +19,8 @@
 #include "daemon/registry_index.h"
 #include "daemon/registry_snapshot.h"
 
+#define NAMES_SHOWN 8u
+
 struct registry_change {
     struct registry *registry;
     bool drop;
@@ -42,6 +44,34 @@ void registry_free(struct registry *registry)
 size_t registry_count(const struct registry *registry)
 {
     return registry->index.entries.count;
+}
+
+static bool consists_of(const struct index_entry *entry, const struct index_blob *blob)
+{
+    bool does = entry->blob == blob;
+
+    for (size_t i = 0; i < MANIFEST_PARTS; i++)
+        does |= entry->parts[i] == blob;
+    return does;
+}
+
+static bool is_damaged(const struct index_entry *entry)
+{
+    bool damaged = entry->state != ENTRY_USABLE || entry->blob->state == BLOB_DAMAGED;
+
+    for (size_t i = 0; i < MANIFEST_PARTS; i++)
+        damaged |= entry->parts[i] && entry->parts[i]->state == BLOB_DAMAGED;
+    return damaged;
+}
+
+size_t registry_damaged(const struct registry *registry)
+{
+    const struct index_array *all = &registry->index.entries;
+    size_t count = 0;
+
+    for (size_t i = 0; i < all->count; i++)
+        count += is_damaged(all->items[i]);
+    return count;
 }
 
 const struct registry_store *registry_store(const struct registry *registry)
@@ -107,6 +137,26 @@ bool registry_knows(const struct registry *registry, const char *name)
     return index_find(&registry->index, name) != NULL;
 }
 
+/* Who reads the log knows images by their names, not by the digests of their files. */
+static void name_images(const struct registry *registry, const struct index_blob *blob)
+{
+    const struct index_array *all = &registry->index.entries;
+    char names[NAMES_SHOWN * (HL_NAME_MAX + 3)] = "";
+    size_t shown = 0, count = 0, at = 0;
+
+    for (size_t i = 0; i < all->count; i++) {
+        const struct index_entry *entry = all->items[i];
+
+        if (!consists_of(entry, blob) || count++ >= NAMES_SHOWN)
+            continue;
+        at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", shown++ ? ", " : "",
+                               entry->manifest.name);
+    }
+    if (count > 0)
+        log_error("a damaged file is part of image%s %s%s", count == 1 ? "" : "s", names,
+                  count > shown ? " and others" : "");
+}
+
 void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
                        enum blob_state from, enum blob_state to, const struct registry_stamp *stamp)
 {
@@ -116,6 +166,8 @@ void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_
         return;
     blob->state = to;
     blob->stamp = stamp ? *stamp : (struct registry_stamp){0};
+    if (to == BLOB_DAMAGED)
+        name_images(registry, blob);
 }
 
 bool registry_next_unchecked(const struct registry *registry, uint8_t sha256[REGISTRY_SHA256_SIZE],

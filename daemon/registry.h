@@ -59,6 +59,7 @@ int registry_open(struct registry **out, const char *state_dir, const struct reg
 void registry_free(struct registry *registry); /* NULL is allowed; no change under way */
 
 size_t registry_count(const struct registry *registry);
+size_t registry_damaged(const struct registry *registry); /* of those: cannot be called, as known */
 const struct registry_store *registry_store(const struct registry *registry);
 
 /* A usable image that uid may call, copied into *entry; its host policy is borrowed, until the name
@@ -75,8 +76,9 @@ size_t registry_list(const struct registry *registry, uid_t uid, const char *aft
 /* Whether an image of that name is registered, usable or not. */
 bool registry_knows(const struct registry *registry, const char *name);
 
-/* What a check of the program of that digest found, in the file of that stamp (NULL: none). Nothing
- * happens when it is no longer in the state `from`: it was written again while the check ran. */
+/* What a check of the program of that digest found, in the file of that stamp (NULL: none). Of one
+ * that is damaged the log tells the images. Nothing happens when it is no longer in the state
+ * `from`: it was written again while the check ran. */
 void registry_set_blob(struct registry *registry, const uint8_t sha256[REGISTRY_SHA256_SIZE],
                        enum blob_state from, enum blob_state to,
                        const struct registry_stamp *stamp);

@@ -120,7 +120,13 @@ class Lifecycle(harness.unittest.TestCase):
         with daemon.connect() as connection, self.assertRaises(wire.StatusError) as caught:
             connection.invoke("adder", "nothing")
         self.assertIn(caught.exception.name, ("NOT_FOUND", "DATA_LOSS", "FAILED_PRECONDITION"))
-        self.assertIn("adder", daemon.read_log())
+        self.assertIn("a damaged file is part of image adder", daemon.read_log())
+        self.assertEqual(daemon.stop(), 0)
+        for path in files:
+            os.truncate(path, 10)
+        daemon.start()
+        harness.wait_until(lambda: "2 images registered, 1 of them refused" in daemon.read_log(),
+                           "how many are refused")
         with daemon.connect() as connection:
             connection.register("adder", harness.read_guest("adder"))
             self.assertIsNone(connection.invoke("adder", "nothing"))
