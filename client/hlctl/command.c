@@ -2,8 +2,12 @@
 /*
  * A host call is a run of the shell: arguments in, result out, both JSON. Input and output go
  * through pipes that are served together, so that neither side waits for the other; what is kept of
- * the output is bounded. Where the connection has but one call, anything that comes on it while the
- * command runs is that call's end, and the command's too.
+ * the output is bounded. A command is over when the shell has ended, whatever that left behind.
+ * Where the connection has but one call, anything that comes on it while the command runs is that
+ * call's end, and the command's too.
+ *
+ * Between hlctl and the shell stands a keeper, the leader of the command's process group: the
+ * kernel tells it when hlctl has died, however that was, and it kills the group.
  */
 #include "config.h"
 
@@ -16,6 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +32,8 @@
 #define OUTPUT_MAX (6u << 20) /* a message holds no more, in base64 */
 #define ERRORS_MAX 1024u
 
+static volatile sig_atomic_t running; /* the group of the command that runs, or 0 */
+
 struct pipe_end {
     int fd;
     char *data;
@@ -32,7 +41,8 @@ struct pipe_end {
 };
 
 struct run {
-    pid_t pid;
+    pid_t pid; /* the keeper's, and the group's */
+    int ended; /* a pidfd of it */
     struct pipe_end in, out, errors;
     bool cut; /* nobody waits for its answer any more */
     int status;
@@ -45,8 +55,20 @@ static void close_end(struct pipe_end *end)
     end->fd = -1;
 }
 
+/* Takes the command's status, having killed it when it is not over. */
+static void run_end(struct run *run, bool killed)
+{
+    if (killed)
+        kill(-run->pid, SIGKILL);
+    running = 0;
+    while (waitpid(run->pid, &run->status, 0) < 0 && errno == EINTR) {
+    }
+}
+
 static void run_fini(struct run *run)
 {
+    if (run->ended >= 0)
+        close(run->ended);
     close_end(&run->in);
     close_end(&run->out);
     close_end(&run->errors);
@@ -72,10 +94,43 @@ static int fill_input(struct pipe_end *in, const struct hl_host_call *call)
     return fclose(file) == 0 ? r : -ENOMEM;
 }
 
-static void child(const char *text, const int fds[3])
+/* --- signals -------------------------------------------------------------------------------------
+ */
+
+#define HLCTL_DIED SIGRTMIN /* from the kernel to the keeper; nobody else sends it */
+
+static void on_signal(int number)
 {
-    signal(SIGPIPE, SIG_DFL);
-    setpgid(0, 0);
+    if (running > 0)
+        kill(-(pid_t)running, SIGKILL);
+    raise(number);
+}
+
+static const int endings[] = {SIGINT, SIGTERM, SIGHUP};
+
+#define NENDINGS (sizeof(endings) / sizeof(endings[0]))
+
+/* What ends hlctl ends its command before; what it was started without minding stays so. */
+static void watch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND | SA_NODEFER};
+    struct sigaction old;
+
+    for (size_t i = 0; i < NENDINGS; i++) {
+        if (sigaction(endings[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+            sigaction(endings[i], &action, NULL);
+    }
+    signal(SIGCHLD, SIG_DFL); /* ignored, it would lose how a command ended */
+}
+
+/* --- the keeper and the shell --------------------------------------------------------------------
+ */
+
+static void shell(const char *text, const int fds[3], pid_t keeper)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != keeper)
+        _exit(127);
     for (int i = 0; i < 3; i++) {
         if (dup2(fds[i], i) < 0)
             _exit(127);
@@ -84,11 +139,55 @@ static void child(const char *text, const int fds[3])
     _exit(127);
 }
 
+/* Waits for the shell's end, which becomes its own. */
+static void keep_watch(pid_t command, const sigset_t *awaited)
+{
+    int number, status;
+
+    close_range(0, ~0u, 0);
+    for (;;) {
+        if (sigwait(awaited, &number) != 0 || number == HLCTL_DIED)
+            kill(0, SIGKILL);
+        else if (waitpid(command, &status, WNOHANG) == command)
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    }
+}
+
+static void keeper(const char *text, const int fds[3], pid_t parent)
+{
+    sigset_t awaited, old;
+    struct sigaction action;
+    pid_t command;
+
+    setpgid(0, 0);
+    for (size_t i = 0; i < NENDINGS; i++) {
+        if (sigaction(endings[i], NULL, &action) == 0 && action.sa_handler == on_signal)
+            signal(endings[i], SIG_DFL);
+    }
+    signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&awaited);
+    sigaddset(&awaited, SIGCHLD);
+    sigaddset(&awaited, HLCTL_DIED);
+    sigprocmask(SIG_BLOCK, &awaited, &old);
+    prctl(PR_SET_PDEATHSIG, HLCTL_DIED);
+    if (getppid() != parent)
+        _exit(127);
+    command = fork();
+    if (command < 0)
+        _exit(127);
+    if (command == 0) {
+        sigprocmask(SIG_SETMASK, &old, NULL);
+        shell(text, fds, getpgrp());
+    }
+    keep_watch(command, &awaited);
+}
+
 static int start(struct run *run, const char *text)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
     struct pipe_end *ends[3] = {&run->in, &run->out, &run->errors};
     int theirs[3], r = 0;
+    pid_t self = getpid();
 
     for (int i = 0; i < 3 && r == 0; i++)
         r = pipe2(pipes[i], O_CLOEXEC) < 0 ? -errno : 0;
@@ -98,7 +197,7 @@ static int start(struct run *run, const char *text)
     }
     run->pid = r == 0 ? fork() : -1;
     if (run->pid == 0)
-        child(text, theirs);
+        keeper(text, theirs, self);
     if (r == 0 && run->pid < 0)
         r = -errno;
     for (int i = 0; i < 3; i++) {
@@ -107,10 +206,20 @@ static int start(struct run *run, const char *text)
         if (ends[i]->fd >= 0)
             fcntl(ends[i]->fd, F_SETFL, O_NONBLOCK);
     }
-    if (r == 0)
-        setpgid(run->pid, run->pid); /* whichever of the two is first */
+    if (r < 0)
+        return r;
+    setpgid(run->pid, run->pid); /* whichever of the two is first */
+    running = run->pid;
+    run->ended = pidfd_open(run->pid, 0);
+    if (run->ended < 0) {
+        r = -errno;
+        run_end(run, true);
+    }
     return r;
 }
+
+/* --- input and output ----------------------------------------------------------------------------
+ */
 
 static void feed(struct pipe_end *in)
 {
@@ -148,19 +257,38 @@ static void drain(struct pipe_end *end, size_t most)
         end->len += (size_t)n;
 }
 
+/* What a command that is over has written; what it left in the background may go on writing. */
+static void drain_rest(struct pipe_end *end, size_t most)
+{
+    size_t before;
+    int left = 0;
+
+    if (end->fd < 0 || ioctl(end->fd, FIONREAD, &left) < 0)
+        return;
+    while (left > 0 && end->fd >= 0 && end->len < most) {
+        before = end->len;
+        drain(end, most);
+        if (end->len == before)
+            break;
+        left -= (int)(end->len - before);
+    }
+}
+
+/* Until the command is over, or cut short because its call is. */
 static void serve(struct run *run, int watched)
 {
+    bool over = false;
+
     if (run->in.len == 0)
         close_end(&run->in);
-    while (!run->cut && (run->out.fd >= 0 || run->errors.fd >= 0)) {
+    while (!run->cut && !over) {
         struct pollfd fds[] = {
-            {.fd = run->in.fd, .events = POLLOUT},
-            {.fd = run->out.fd, .events = POLLIN},
-            {.fd = run->errors.fd, .events = POLLIN},
-            {.fd = watched, .events = POLLIN},
+            {.fd = run->in.fd, .events = POLLOUT},    {.fd = run->out.fd, .events = POLLIN},
+            {.fd = run->errors.fd, .events = POLLIN}, {.fd = watched, .events = POLLIN},
+            {.fd = run->ended, .events = POLLIN},
         };
 
-        if (poll(fds, 4, -1) < 0 && errno != EINTR)
+        if (poll(fds, 5, -1) < 0 && errno != EINTR)
             break;
         if (fds[0].revents)
             feed(&run->in);
@@ -169,12 +297,15 @@ static void serve(struct run *run, int watched)
         if (fds[2].revents)
             drain(&run->errors, ERRORS_MAX);
         run->cut = fds[3].revents != 0;
+        over = fds[4].revents != 0;
     }
-    if (run->cut)
-        kill(-run->pid, SIGKILL);
-    while (waitpid(run->pid, &run->status, 0) < 0 && errno == EINTR) {
-    }
+    run_end(run, !over);
+    drain_rest(&run->out, OUTPUT_MAX);
+    drain_rest(&run->errors, ERRORS_MAX);
 }
+
+/* --- answers -------------------------------------------------------------------------------------
+ */
 
 static void fail(struct hl_host_call *call, const struct run *run)
 {
@@ -216,7 +347,7 @@ static void answer(struct hl_host_call *call, const struct run *run)
 static void run_command(void *opaque, struct hl_host_call *call)
 {
     const struct command *command = opaque;
-    _cleanup_(run_fini) struct run run = {.in.fd = -1, .out.fd = -1, .errors.fd = -1};
+    _cleanup_(run_fini) struct run run = {.ended = -1, .in.fd = -1, .out.fd = -1, .errors.fd = -1};
     int r = fill_input(&run.in, call);
 
     if (r == 0)
@@ -240,6 +371,8 @@ int commands_add(const struct hlctl *ctl, struct commands *commands, const char 
         return fail_usage(ctl, "'%s' is not NAME=COMMAND", text);
     if (commands->count == HL_HOST_FUNCTIONS_MAX)
         return fail_usage(ctl, "at most %d host functions", HL_HOST_FUNCTIONS_MAX);
+    if (commands->count == 0)
+        watch_signals();
     memcpy(command->name, text, len);
     command->name[len] = '\0';
     command->text = equals + 1;

@@ -4,10 +4,12 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import unittest
 
 import harness
+import wire
 
 
 class Hlctl(harness.DaemonTest):
@@ -232,3 +234,78 @@ class TryAgain(harness.DaemonTest):
                                    f"a {key} call")
             result = self.hlctl("call", "hostile", "flags")
             self.assertEqual(result.returncode, 75, result.stderr)
+
+
+class Commands(harness.DaemonTest):
+    """Host functions that are commands: when they end, and what ends with them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        functions = [wire.host_function("count", ["U32"], "U32"),
+                     wire.host_function("descend", ["U32"], "U32"),
+                     wire.host_function("shout", ["BYTES"], "BYTES", "service")]
+        with cls.daemon.connect() as connection:
+            connection.register("hostdemo", harness.read_guest("hostdemo"),
+                                host={"functions": functions, "depth": 3})
+
+    def setUp(self):
+        self.file = os.path.join(self.daemon.directory, self.id().rpartition(".")[2])
+
+    def start(self, *arguments):
+        process = subprocess.Popen([harness.HLCTL, "--socket", self.daemon.socket, *arguments],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env={**os.environ, "F": self.file})
+        harness.OWN.append(process)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def pids(self, count):
+        """What a command has written to $F."""
+        def written():
+            if not os.path.exists(self.file):
+                return []
+            with open(self.file, encoding="ascii") as file:
+                return [int(line) for line in file if line.endswith("\n")]
+        harness.wait_until(lambda: len(written()) == count, "the command to start")
+        return written()
+
+    def assert_gone(self, pids):
+        harness.wait_until(lambda: not any(map(harness.process_status, pids)),
+                           "the command and what it started to end", 10)
+
+    def test_what_ends_hlctl_ends_the_command(self):
+        command = "echo $$ >>$F; sleep 300 & echo $! >>$F; wait"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+            for arguments in (("call", "hostdemo", "sum", "1", "--host", f"count={command}"),
+                              ("offer", f"shout={command}")):
+                with self.subTest(number=number, arguments=arguments[0]):
+                    process = self.start(*arguments)
+                    if arguments[0] == "offer":
+                        self.assertEqual(process.stdout.readline(), b"offering\n")
+                        self.connect().start_invoke("hostdemo", "ask", "shout", b"x")
+                    pids = self.pids(2)
+                    process.send_signal(number)
+                    self.assertEqual(process.wait(20), -number)
+                    self.assert_gone(pids)
+                    os.unlink(self.file)
+
+    def test_command_without_outputs_does_not_outlive_the_deadline(self):
+        process = self.start("call", "hostdemo", "sum", "1", "--deadline", "300ms", "--host",
+                             "count=echo $$ >$F; exec >&- 2>&-; sleep 300")
+        pids = self.pids(1)
+        self.assertEqual(process.wait(20), 124)
+        self.assert_gone(pids)
+
+    def test_what_a_command_leaves_behind_does_not_hold_the_call(self):
+        process = self.start("call", "hostdemo", "sum", "2", "--host",
+                             "count=sleep 300 & echo $! >>$F; cat")
+        self.assertEqual(process.communicate(timeout=60)[0], b"1\n")
+        for pid in self.pids(2):
+            os.kill(pid, signal.SIGKILL)
+
+    def test_long_output_before_the_end(self):
+        process = self.start("call", "hostdemo", "sum", "1", "--host",
+                             "count=head -c 3000000 /dev/zero | tr '\\0' ' '; echo 7")
+        self.assertEqual(process.communicate(timeout=60)[0], b"7\n")
