@@ -79,11 +79,11 @@ static int out_of_memory(struct bench *bench)
 
 static int one_call(struct bench *bench, bool keep)
 {
-    uint64_t start = bench_now();
+    uint64_t start = ctl_now();
     struct hl_client_error err;
     struct hl_result result;
     int r = hl_client_invoke(bench->ctl->client, &bench->arguments.call, &result, &err);
-    uint64_t took = bench_now() - start;
+    uint64_t took = ctl_now() - start;
 
     if (r < 0)
         return fail_with(bench->ctl, &err);
@@ -97,10 +97,10 @@ static int one_call(struct bench *bench, bool keep)
 
 static int one_ping(struct bench *bench, const uint8_t *payload, bool keep)
 {
-    uint64_t start = bench_now();
+    uint64_t start = ctl_now();
     struct hl_client_error err;
     int r = hl_client_ping(bench->ctl->client, payload, bench->payload, &err);
-    uint64_t took = bench_now() - start;
+    uint64_t took = ctl_now() - start;
 
     if (r < 0)
         return fail_with(bench->ctl, &err);

@@ -22,8 +22,6 @@ int samples_add(struct samples *samples, uint64_t ns);
 struct summary samples_summary(struct samples *samples);
 void samples_fini(struct samples *samples);
 
-uint64_t bench_now(void);
-
 /* count calls over as many connections, one in flight on each. *ns: what it took from the first to
  * the last. Returns: 0, or the exit code, having printed why. */
 int bench_load(struct hlctl *ctl, const struct hl_call *call, unsigned int connections,

@@ -93,10 +93,10 @@ int bench_load(struct hlctl *ctl, const struct hl_call *call, unsigned int conne
         if (r == 0)
             r = hl_client_ping(lanes[i].client, NULL, 0, &load.err);
     }
-    begin = bench_now();
+    begin = ctl_now();
     if (r == 0)
         r = run_lanes(&load, lanes, pfds, connections);
-    *ns = bench_now() - begin;
+    *ns = ctl_now() - begin;
     if (r == -ENOMEM && load.code == 0)
         r = fail_local(ctl, "out of memory");
     else if (r < 0)

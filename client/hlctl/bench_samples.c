@@ -2,17 +2,8 @@
 /* Samples, kept one by one: percentiles are of what was measured, not of a model of it. */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "client/hlctl/bench.h"
-
-uint64_t bench_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 int samples_add(struct samples *samples, uint64_t ns)
 {

@@ -32,6 +32,8 @@
 #define OUTPUT_MAX (6u << 20) /* a message holds no more, in base64 */
 #define ERRORS_MAX 1024u
 
+#define NSEC_PER_SEC 1000000000u
+
 static volatile sig_atomic_t running; /* the group of the command that runs, or 0 */
 
 struct pipe_end {
@@ -44,7 +46,9 @@ struct run {
     pid_t pid; /* the keeper's, and the group's */
     int ended; /* a pidfd of it */
     struct pipe_end in, out, errors;
-    bool cut; /* nobody waits for its answer any more */
+    bool cut;          /* nobody waits for its answer any more */
+    uint64_t until_ns; /* of CLOCK_MONOTONIC, UINT64_MAX for no end */
+    bool late;         /* … which has come */
     int status;
 };
 
@@ -274,22 +278,36 @@ static void drain_rest(struct pipe_end *end, size_t most)
     }
 }
 
-/* Until the command is over, or cut short because its call is. */
-static void serve(struct run *run, int watched)
+/* Returns: as poll. */
+static int wait_for(struct pollfd *fds, unsigned int count, uint64_t until_ns)
+{
+    uint64_t now = ctl_now();
+    uint64_t left = until_ns > now ? until_ns - now : 0;
+    struct timespec ts = {.tv_sec = (time_t)(left / NSEC_PER_SEC),
+                          .tv_nsec = (long)(left % NSEC_PER_SEC)};
+
+    return ppoll(fds, count, until_ns == UINT64_MAX ? NULL : &ts, NULL);
+}
+
+/* Until the command is over, or cut short because its call is or because it is late. */
+static void serve(struct run *run, int connection, short events)
 {
     bool over = false;
+    int n;
 
     if (run->in.len == 0)
         close_end(&run->in);
-    while (!run->cut && !over) {
+    while (!run->cut && !run->late && !over) {
         struct pollfd fds[] = {
             {.fd = run->in.fd, .events = POLLOUT},    {.fd = run->out.fd, .events = POLLIN},
-            {.fd = run->errors.fd, .events = POLLIN}, {.fd = watched, .events = POLLIN},
+            {.fd = run->errors.fd, .events = POLLIN}, {.fd = connection, .events = events},
             {.fd = run->ended, .events = POLLIN},
         };
 
-        if (poll(fds, 5, -1) < 0 && errno != EINTR)
+        n = wait_for(fds, 5, run->until_ns);
+        if (n < 0 && errno != EINTR)
             break;
+        run->late = n == 0;
         if (fds[0].revents)
             feed(&run->in);
         if (fds[1].revents)
@@ -347,17 +365,22 @@ static void answer(struct hl_host_call *call, const struct run *run)
 static void run_command(void *opaque, struct hl_host_call *call)
 {
     const struct command *command = opaque;
+    uint64_t timeout_ns = command->all->timeout_ns;
     _cleanup_(run_fini) struct run run = {.ended = -1, .in.fd = -1, .out.fd = -1, .errors.fd = -1};
     int r = fill_input(&run.in, call);
 
+    if (timeout_ns == 0 || __builtin_add_overflow(ctl_now(), timeout_ns, &run.until_ns))
+        run.until_ns = UINT64_MAX;
     if (r == 0)
         r = start(&run, command->text);
     if (r < 0) {
         hl_host_fail(call, HL_STATUS_INTERNAL, 0, "the command cannot be started");
         return;
     }
-    serve(&run, command->all->one_call ? hl_client_fd(call->client) : -1);
-    if (!run.cut)
+    serve(&run, hl_client_fd(call->client), command->all->one_call ? POLLIN : POLLRDHUP);
+    if (run.late)
+        hl_host_fail(call, HL_STATUS_DEADLINE_EXCEEDED, 0, "the command took too long");
+    else if (!run.cut)
         answer(call, &run);
 }
 

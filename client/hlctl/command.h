@@ -7,7 +7,8 @@
 #include "client/hlctl/hlctl.h"
 
 struct commands {
-    bool one_call; /* nothing but one call is on the connection: its end ends a command */
+    bool one_call;       /* nothing but one call is on the connection: its end ends a command */
+    uint64_t timeout_ns; /* a command is killed after this; 0: never */
     size_t count;
     struct hl_host functions[HL_HOST_FUNCTIONS_MAX];
     struct command {

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/hlctl/text.h"
 
@@ -146,6 +147,14 @@ int fail_image(const struct hlctl *ctl, const char *name, const struct hl_client
     if (err->remote && err->status == HL_STATUS_NOT_FOUND)
         return fail_saying(ctl, err, "no image '%s'; `hlctl image ls` lists those there are", name);
     return fail_with(ctl, err);
+}
+
+uint64_t ctl_now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 int ctl_connect(struct hlctl *ctl)

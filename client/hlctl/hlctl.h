@@ -84,6 +84,8 @@ int fail_usage(const struct hlctl *ctl, const char *fmt, ...) __attribute__((for
 int fail_local(const struct hlctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 enum exit_code exit_code_of(const struct hl_client_error *err);
 
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t ctl_now(void);
 /* Connects. Returns: 0, or the exit code, having printed why. */
 int ctl_connect(struct hlctl *ctl);
 /* NOT_FOUND of an image by name, told so that it helps; anything else as fail_with does. */

@@ -7,6 +7,8 @@
 #include "client/hlctl/command.h"
 #include "client/hlctl/text.h"
 
+#define TIMEOUT_DEFAULT 30000000000ull
+
 struct ending {
     bool over;
     int code;
@@ -67,6 +69,9 @@ static int run(struct hlctl *ctl)
         return fail_usage(ctl, "--queue: '%s' is no number", queue);
     if (timeout && text_parse_duration(timeout, &offer.timeout_ns) < 0)
         return fail_usage(ctl, "--timeout: '%s' is no time; write 500us, 100ms or 2s", timeout);
+    if (offer.timeout_ns == 0)
+        offer.timeout_ns = TIMEOUT_DEFAULT;
+    commands.timeout_ns = offer.timeout_ns;
     offer.max_queue = (uint32_t)count;
     offer.nfunctions = commands.count;
     r = ctl_connect(ctl);
@@ -86,7 +91,7 @@ const struct verb verb_offer = {
         {
             {"image", "NAME", "to this image alone"},
             {"queue", "N", "host calls waiting at most"},
-            {"timeout", "TIME", "for an answer"},
+            {"timeout", "TIME", "for an answer; then its command is killed (30s)"},
         },
     .run = run,
 };

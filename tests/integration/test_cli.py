@@ -309,3 +309,23 @@ class Commands(harness.DaemonTest):
         process = self.start("call", "hostdemo", "sum", "1", "--host",
                              "count=head -c 3000000 /dev/zero | tr '\\0' ' '; echo 7")
         self.assertEqual(process.communicate(timeout=60)[0], b"7\n")
+
+    def test_offer_goes_on_after_a_stuck_command(self):
+        offer = self.start("offer", "--timeout", "500ms", "shout=if [ ! -e $F ]; then echo $$ >$F; "
+                           "sleep 300; fi; cat")
+        self.assertEqual(offer.stdout.readline(), b"offering\n")
+        result = self.hlctl("call", "hostdemo", "ask", "shout", "x", check=1)
+        self.assertIn(b"in time", result.stderr)
+        self.assert_gone(self.pids(1))
+        result = self.hlctl("call", "hostdemo", "ask", "shout", "x", check=0)
+        self.assertEqual(result.stdout, b"x")
+
+    def test_offer_ends_its_command_with_the_connection(self):
+        offer = self.start("offer", "shout=echo $$ >$F; sleep 300")
+        self.assertEqual(offer.stdout.readline(), b"offering\n")
+        self.connect().start_invoke("hostdemo", "ask", "shout", b"x")
+        pids = self.pids(1)
+        for pid in self.daemon.workers():
+            os.kill(pid, signal.SIGKILL)
+        self.assertEqual(offer.wait(20), 69)
+        self.assert_gone(pids)
