@@ -107,8 +107,11 @@ static int find_function(struct hlctl *ctl, struct arguments *arguments)
 {
     const struct hl_image *image;
     struct hl_client_error err;
+    uint64_t since = ctl_ask(ctl);
+    int r = hl_client_inspect(ctl->client, ctl->args[0], &image, &err);
 
-    if (hl_client_inspect(ctl->client, ctl->args[0], &image, &err) < 0)
+    ctl_asked(ctl, since);
+    if (r < 0)
         return fail_image(ctl, ctl->args[0], &err);
     for (size_t i = 0; i < image->nfunctions; i++) {
         if (strcmp(image->functions[i].name, ctl->args[1]) == 0) {
@@ -140,13 +143,20 @@ static int make_up_all(const struct hlctl *ctl, struct arguments *arguments, siz
     return 0;
 }
 
-static int take_options(const struct hlctl *ctl, struct hl_call *call)
+int take_deadline(const struct hlctl *ctl, uint64_t *ns)
 {
-    const char *deadline = option_get(ctl, "deadline"), *room = option_get(ctl, "room");
+    const char *text = option_get(ctl, "deadline");
+
+    if (text && text_parse_duration(text, ns) < 0)
+        return fail_usage(ctl, "--deadline: '%s' is no time; write 500us, 100ms or 2s", text);
+    return 0;
+}
+
+static int take_room(const struct hlctl *ctl, struct hl_call *call)
+{
+    const char *room = option_get(ctl, "room");
     uint64_t size = 0;
 
-    if (deadline && text_parse_duration(deadline, &call->timeout_ns) < 0)
-        return fail_usage(ctl, "--deadline: '%s' is no time; write 500us, 100ms or 2s", deadline);
     if (room && (text_parse_size(room, &size) < 0 || size == 0 || size > ROOM_MAX))
         return fail_usage(ctl, "--room: '%s' is no size up to 4G; write 64M", room);
     call->result_room = (size_t)size;
@@ -164,7 +174,7 @@ int arguments_take(struct hlctl *ctl, struct arguments *arguments, size_t make_u
         .left = INPUT_MESSAGE_MAX,
     };
     arguments->call.args = arguments->values;
-    r = take_options(ctl, &arguments->call);
+    r = take_room(ctl, &arguments->call);
     if (r == 0)
         r = find_function(ctl, arguments);
     if (r != 0)

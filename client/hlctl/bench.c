@@ -310,6 +310,8 @@ static int run(struct hlctl *ctl)
     if (r == 0)
         r = arguments_take(ctl, &bench.arguments, bench.size);
     if (r == 0)
+        r = take_deadline(ctl, &bench.arguments.call.timeout_ns);
+    if (r == 0)
         r = measure(&bench);
     if (r == 0) {
         cpu_model(cpu, sizeof(cpu));

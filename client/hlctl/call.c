@@ -12,6 +12,9 @@
 #include "client/hlctl/value.h"
 #include "client/hlsession.h"
 
+/* hld ends a call at its deadline; only past this does a command not wait for it. */
+#define GRACE 1000000000u
+
 static int print_result(const struct hlctl *ctl, const struct hl_result *result)
 {
     if (value_print(&result->value, result->fd, isatty(STDOUT_FILENO)) < 0 || fflush(stdout) != 0)
@@ -55,13 +58,15 @@ static int print_guest_error(const struct hlctl *ctl, const struct arguments *ar
     return EXIT_FAILED;
 }
 
-static int call(struct hlctl *ctl, const struct arguments *arguments,
-                const struct commands *commands)
+static int call(struct hlctl *ctl, struct arguments *arguments, struct commands *commands)
 {
     struct hl_client_error err;
     struct hl_result result;
     int r;
 
+    arguments->call.timeout_ns = ctl->allowed_ns;
+    if (ctl->allowed_ns > 0)
+        commands->timeout_ns = ctl->allowed_ns + GRACE;
     if (commands->count > 0)
         r = hl_client_invoke_with_host(ctl->client, &arguments->call, commands->functions,
                                        commands->count, &result, &err);
@@ -86,15 +91,22 @@ static int take_commands(struct hlctl *ctl, struct commands *commands)
     return r;
 }
 
+/* What stands beside the arguments. */
+static int take_options(struct hlctl *ctl, struct commands *commands)
+{
+    int r = take_commands(ctl, commands);
+
+    if (option_get(ctl, "json"))
+        ctl->json = true;
+    return r == 0 ? take_deadline(ctl, &ctl->allowed_ns) : r;
+}
+
 static int run(struct hlctl *ctl)
 {
     struct arguments arguments = {0};
     struct commands commands = {.one_call = true};
-    int r;
+    int r = take_options(ctl, &commands);
 
-    if (option_get(ctl, "json"))
-        ctl->json = true;
-    r = take_commands(ctl, &commands);
     if (r == 0)
         r = ctl_connect(ctl);
     if (r == 0)
@@ -111,8 +123,11 @@ static int find_session(struct hlctl *ctl, char *image, size_t size)
 {
     struct hl_session_list list;
     struct hl_client_error err;
+    uint64_t since = ctl_ask(ctl);
+    int r = hl_session_list(ctl->client, &list, &err);
 
-    if (hl_session_list(ctl->client, &list, &err) < 0)
+    ctl_asked(ctl, since);
+    if (r < 0)
         return fail_with(ctl, &err);
     for (size_t i = 0; i < list.count; i++) {
         if (strcmp(list.sessions[i].id, ctl->args[0]) == 0) {
@@ -131,11 +146,8 @@ static int run_in_session(struct hlctl *ctl)
     struct commands commands = {.one_call = true};
     char image[HL_NAME_MAX + 1];
     char *session = ctl->args[0];
-    int r;
+    int r = take_options(ctl, &commands);
 
-    if (option_get(ctl, "json"))
-        ctl->json = true;
-    r = take_commands(ctl, &commands);
     if (r == 0)
         r = ctl_connect(ctl);
     if (r == 0)
@@ -191,7 +203,7 @@ const struct verb verb_call = {
     .max_args = 2 + 1000,
     .options =
         {
-            {"deadline", "TIME", "stop the call after this, such as 10ms"},
+            {"deadline", "TIME", "give up after this, such as 10ms"},
             {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
             {"room", "SIZE", "take up to so many bytes back, such as 64M"},

@@ -157,6 +157,21 @@ uint64_t ctl_now(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t ctl_ask(const struct hlctl *ctl)
+{
+    if (ctl->allowed_ns > 0)
+        hl_client_set_timeout(ctl->client, ctl->allowed_ns);
+    return ctl_now();
+}
+
+void ctl_asked(struct hlctl *ctl, uint64_t since)
+{
+    uint64_t spent = ctl_now() - since;
+
+    if (ctl->allowed_ns > 0)
+        ctl->allowed_ns = spent < ctl->allowed_ns ? ctl->allowed_ns - spent : 1;
+}
+
 int ctl_connect(struct hlctl *ctl)
 {
     struct hl_client_error err;

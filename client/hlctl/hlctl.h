@@ -59,6 +59,7 @@ struct hlctl {
     } listed[MAX_LISTED];
     unsigned int nlisted;
     struct hl_client *client;
+    uint64_t allowed_ns; /* for all that hld is asked from now on; 0: no bound */
 };
 
 /* ---- options.c ---- */
@@ -86,6 +87,10 @@ enum exit_code exit_code_of(const struct hl_client_error *err);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t ctl_now(void);
+/* Around a question of a command that allows hld so much time in all: ctl_now() at its beginning.
+ */
+uint64_t ctl_ask(const struct hlctl *ctl);
+void ctl_asked(struct hlctl *ctl, uint64_t since);
 /* Connects. Returns: 0, or the exit code, having printed why. */
 int ctl_connect(struct hlctl *ctl);
 /* NOT_FOUND of an image by name, told so that it helps; anything else as fail_with does. */

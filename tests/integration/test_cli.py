@@ -106,6 +106,19 @@ class Hlctl(harness.DaemonTest):
     def test_deadline(self):
         self.error(124, "call", "--deadline", "50ms", "hostile", "loop")
 
+    def test_deadline_bounds_all_that_hld_is_asked(self):
+        session = self.hlctl("session", "open", "echo", check=0).stdout.decode().strip()
+        workers = self.daemon.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for arguments in (("call", "echo"), ("session", "call", session)):
+                self.error(124, *arguments, "hello", "x", "--deadline", "200ms", timeout=30)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        self.hlctl("session", "close", session, check=0)
+
     def test_fault(self):
         line = self.error(1, "call", "hostile", "null_write")
         self.assertIn("null_write", line)
@@ -328,4 +341,18 @@ class Commands(harness.DaemonTest):
         for pid in self.daemon.workers():
             os.kill(pid, signal.SIGKILL)
         self.assertEqual(offer.wait(20), 69)
+        self.assert_gone(pids)
+
+    def test_deadline_holds_when_hld_does_not_answer(self):
+        process = self.start("call", "hostdemo", "sum", "1", "--deadline", "300ms", "--host",
+                             "count=echo $$ >$F; sleep 300")
+        pids = self.pids(1)
+        workers = self.daemon.workers()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            self.assertEqual(process.wait(20), 124)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
         self.assert_gone(pids)
