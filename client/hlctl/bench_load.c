@@ -91,6 +91,8 @@ int bench_load(struct hlctl *ctl, const struct hl_call *call, unsigned int conne
         r = hl_client_connect(&lanes[i].client, ctl->socket, &load.err);
         /* One ping each, so that no connection is still being handed over when time starts. */
         if (r == 0)
+            hl_client_set_depth(lanes[i].client, ctl->depth);
+        if (r == 0)
             r = hl_client_ping(lanes[i].client, NULL, 0, &load.err);
     }
     begin = ctl_now();

@@ -130,8 +130,11 @@ static void watch_signals(void)
 /* --- the keeper and the shell --------------------------------------------------------------------
  */
 
-static void shell(const char *text, const int fds[3], pid_t keeper)
+static void shell(const char *text, const int fds[3], uint32_t depth, pid_t keeper)
 {
+    char number[16];
+
+    snprintf(number, sizeof(number), "%u", depth);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != keeper)
         _exit(127);
@@ -139,6 +142,8 @@ static void shell(const char *text, const int fds[3], pid_t keeper)
         if (dup2(fds[i], i) < 0)
             _exit(127);
     }
+    if (setenv(DEPTH_VARIABLE, number, 1) < 0)
+        _exit(127);
     execl("/bin/sh", "sh", "-c", text, (char *)NULL);
     _exit(127);
 }
@@ -157,7 +162,7 @@ static void keep_watch(pid_t command, const sigset_t *awaited)
     }
 }
 
-static void keeper(const char *text, const int fds[3], pid_t parent)
+static void keeper(const char *text, const int fds[3], uint32_t depth, pid_t parent)
 {
     sigset_t awaited, old;
     struct sigaction action;
@@ -181,12 +186,12 @@ static void keeper(const char *text, const int fds[3], pid_t parent)
         _exit(127);
     if (command == 0) {
         sigprocmask(SIG_SETMASK, &old, NULL);
-        shell(text, fds, getpgrp());
+        shell(text, fds, depth, getpgrp());
     }
     keep_watch(command, &awaited);
 }
 
-static int start(struct run *run, const char *text)
+static int start(struct run *run, const char *text, uint32_t depth)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}};
     struct pipe_end *ends[3] = {&run->in, &run->out, &run->errors};
@@ -201,7 +206,7 @@ static int start(struct run *run, const char *text)
     }
     run->pid = r == 0 ? fork() : -1;
     if (run->pid == 0)
-        keeper(text, theirs, self);
+        keeper(text, theirs, depth, self);
     if (r == 0 && run->pid < 0)
         r = -errno;
     for (int i = 0; i < 3; i++) {
@@ -372,7 +377,7 @@ static void run_command(void *opaque, struct hl_host_call *call)
     if (timeout_ns == 0 || __builtin_add_overflow(ctl_now(), timeout_ns, &run.until_ns))
         run.until_ns = UINT64_MAX;
     if (r == 0)
-        r = start(&run, command->text);
+        r = start(&run, command->text, call->depth);
     if (r < 0) {
         hl_host_fail(call, HL_STATUS_INTERNAL, 0, "the command cannot be started");
         return;

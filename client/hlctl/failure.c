@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -172,14 +173,29 @@ void ctl_asked(struct hlctl *ctl, uint64_t since)
         ctl->allowed_ns = spent < ctl->allowed_ns ? ctl->allowed_ns - spent : 1;
 }
 
+static int take_depth(struct hlctl *ctl)
+{
+    const char *text = getenv(DEPTH_VARIABLE);
+    uint64_t depth = 0;
+
+    if (text && *text && text_parse_count(text, UINT32_MAX, &depth) < 0)
+        return fail_usage(ctl, DEPTH_VARIABLE ": '%s' is no number", text);
+    ctl->depth = (uint32_t)depth;
+    return 0;
+}
+
 int ctl_connect(struct hlctl *ctl)
 {
     struct hl_client_error err;
     const char *path = ctl->socket ? ctl->socket : hl_client_default_socket();
-    int r = hl_client_connect(&ctl->client, path, &err);
+    int r = take_depth(ctl);
 
-    if (r == 0)
+    if (r != 0)
+        return r;
+    if (hl_client_connect(&ctl->client, path, &err) == 0) {
+        hl_client_set_depth(ctl->client, ctl->depth);
         return 0;
+    }
     if (err.status == HL_STATUS_PERMISSION_DENIED)
         return fail_saying(ctl, &err, "%s; your user must be allowed to write to it (ls -l %s)",
                            err.text, path);

@@ -59,6 +59,7 @@ struct hlctl {
     } listed[MAX_LISTED];
     unsigned int nlisted;
     struct hl_client *client;
+    uint32_t depth;      /* of calls, as the environment says */
     uint64_t allowed_ns; /* for all that hld is asked from now on; 0: no bound */
 };
 
@@ -91,7 +92,10 @@ uint64_t ctl_now(void);
  */
 uint64_t ctl_ask(const struct hlctl *ctl);
 void ctl_asked(struct hlctl *ctl, uint64_t since);
-/* Connects. Returns: 0, or the exit code, having printed why. */
+/* How deep in host calls our calls are; set for commands that answer one. */
+#define DEPTH_VARIABLE "HLD_DEPTH"
+/* Connects; calls are as deep as DEPTH_VARIABLE says. Returns: 0, or the exit code, having printed
+ * why. */
 int ctl_connect(struct hlctl *ctl);
 /* NOT_FOUND of an image by name, told so that it helps; anything else as fail_with does. */
 int fail_image(const struct hlctl *ctl, const char *name, const struct hl_client_error *err);

@@ -356,3 +356,21 @@ class Commands(harness.DaemonTest):
             for pid in workers:
                 os.kill(pid, signal.SIGCONT)
         self.assert_gone(pids)
+
+    def test_calls_of_commands_are_deeper(self):
+        command = f"read n; {harness.HLCTL} call hostdemo descend $n --host \"descend=$C\""
+        environment = {**os.environ, "HLD_SOCKET": self.daemon.socket, "C": command}
+        for depth, status in ((2, 0), (12, 1)):
+            with self.subTest(depth=depth):
+                result = subprocess.run(
+                    [harness.HLCTL, "call", "hostdemo", "descend", str(depth), "--deadline", "30s",
+                     "--host", f"descend={command}"], stdin=subprocess.DEVNULL,
+                    capture_output=True, text=True, timeout=60, env=environment)
+                self.assertEqual(result.returncode, status, result.stderr)
+                if status == 0:
+                    self.assertEqual(result.stdout, f"{depth + 1}\n")
+                else:
+                    self.assertIn("deep", result.stderr)
+        result = subprocess.run([harness.HLCTL, "ping"], stdin=subprocess.DEVNULL, text=True,
+                                capture_output=True, env={**environment, "HLD_DEPTH": "deep"})
+        self.assertEqual(result.returncode, 2)
