@@ -16,6 +16,9 @@ static int run(struct hlctl *ctl)
 
     if (number && text_parse_count(number, UINT64_MAX, &checkpoint) < 0)
         return fail_usage(ctl, "--checkpoint: '%s' is no number", number);
+    if (number && checkpoint == 0)
+        return fail_usage(ctl, "--checkpoint: they count from 1; without the option it is the "
+                               "state of now, and the beginning is the image itself");
     r = ctl_connect(ctl);
     if (r != 0)
         return r;

@@ -177,6 +177,13 @@ class Hlctl(harness.DaemonTest):
         self.error(1, "image", "add", "/bin/true")
         self.error(1, "image", "add", "--name=-bad", harness.guest("echo"))
 
+    def test_commit_of_no_checkpoint(self):
+        session = self.hlctl("session", "open", "echo", check=0).stdout.decode().strip()
+        line = self.error(2, "image", "commit", session, "zeroth", "--checkpoint", "0")
+        self.assertIn("from 1", line)
+        self.error(1, "image", "inspect", "zeroth")
+        self.hlctl("session", "close", session, check=0)
+
     def test_info_stats_ping(self):
         self.assertIn(self.daemon.backend, self.hlctl("info", check=0).stdout.decode())
         self.assertEqual(self.json("info")["backend"], self.daemon.backend)
