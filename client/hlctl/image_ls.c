@@ -12,8 +12,9 @@
 /* Images of a list that is printed as a tree: copies, since a page is gone with the next. */
 struct node {
     char name[HL_NAME_MAX + 1], parent[HL_NAME_MAX + 1];
+    uint8_t sha256[32];
+    uint64_t registered;
     char cells[7][64];
-    bool done;
 };
 
 struct listing {
@@ -37,54 +38,53 @@ static int add_node(struct listing *listing, const struct hl_image *image,
     memset(node, 0, sizeof(*node));
     snprintf(node->name, sizeof(node->name), "%s", image->name);
     snprintf(node->parent, sizeof(node->parent), "%s", image->parent);
+    memcpy(node->sha256, image->sha256, sizeof(node->sha256));
+    node->registered = image->registered_unix_ns;
     for (size_t i = 0; i < 7; i++)
         snprintf(node->cells[i], sizeof(node->cells[i]), "%s", cells[i]);
     return 0;
 }
 
-static bool is_listed(const struct listing *listing, const char *name)
+/* A name may have been given anew since; then it is of another program, or younger than what was
+ * made of the one before. */
+static bool made_of(const struct node *child, const struct node *parent)
+{
+    return strcmp(child->parent, parent->name) == 0 && child->registered > parent->registered &&
+           memcmp(child->sha256, parent->sha256, sizeof(child->sha256)) == 0;
+}
+
+static bool has_parent(const struct listing *listing, const struct node *node)
 {
     for (size_t i = 0; i < listing->count; i++) {
-        if (strcmp(listing->nodes[i].name, name) == 0)
+        if (made_of(node, &listing->nodes[i]))
             return true;
     }
     return false;
 }
 
-static int add_family(struct listing *listing, struct node *node, unsigned int depth)
+static int add_family(struct listing *listing, const struct node *node, unsigned int depth)
 {
     char name[256];
     const char *cells[8] = {name};
     int r;
 
-    node->done = true;
     snprintf(name, sizeof(name), "%*s%s", (int)(depth < 60 ? 2 * depth : 120), "", node->name);
     for (size_t i = 0; i < 7; i++)
         cells[i + 1] = node->cells[i];
     r = table_add(&listing->table, cells);
     for (size_t i = 0; r == 0 && i < listing->count; i++) {
-        struct node *child = &listing->nodes[i];
-
-        if (!child->done && strcmp(child->parent, node->name) == 0)
-            r = add_family(listing, child, depth + 1);
+        if (made_of(&listing->nodes[i], node))
+            r = add_family(listing, &listing->nodes[i], depth + 1);
     }
     return r;
 }
 
-/* Those without a parent that is there come first; what is left names each other in a circle, which
- * names can when they are given anew. */
 static int add_tree(struct listing *listing)
 {
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < listing->count; i++) {
-        struct node *node = &listing->nodes[i];
-
-        if (!node->done && !is_listed(listing, node->parent))
-            r = add_family(listing, node, 0);
-    }
-    for (size_t i = 0; r == 0 && i < listing->count; i++) {
-        if (!listing->nodes[i].done)
+        if (!has_parent(listing, &listing->nodes[i]))
             r = add_family(listing, &listing->nodes[i], 0);
     }
     return r;

@@ -184,6 +184,27 @@ class Hlctl(harness.DaemonTest):
         self.error(1, "image", "inspect", "zeroth")
         self.hlctl("session", "close", session, check=0)
 
+    def commit(self, parent, name):
+        session = self.hlctl("session", "open", parent, check=0).stdout.decode().strip()
+        self.hlctl("image", "commit", session, name, check=0)
+        self.hlctl("session", "close", session, check=0)
+
+    def test_tree(self):
+        def tree():
+            text = self.hlctl("image", "ls", "--tree", check=0).stdout.decode()
+            return {line.split()[0]: len(line) - len(line.lstrip(" "))
+                    for line in text.splitlines() if line.split()[0] in ("root", "kid", "heir")}
+
+        self.hlctl("image", "add", "--name", "root", harness.guest("echo"), check=0)
+        self.commit("root", "kid")
+        self.commit("kid", "heir")
+        self.assertEqual(tree(), {"root": 0, "kid": 2, "heir": 4})
+        self.hlctl("image", "add", "--name", "root", harness.guest("adder"), check=0)
+        self.assertEqual(tree(), {"root": 0, "kid": 0, "heir": 2})
+        self.commit("kid", "kid")
+        self.assertEqual(tree(), {"root": 0, "kid": 0, "heir": 0})
+        self.hlctl("image", "rm", "root", "kid", "heir", check=0)
+
     def test_info_stats_ping(self):
         self.assertIn(self.daemon.backend, self.hlctl("info", check=0).stdout.decode())
         self.assertEqual(self.json("info")["backend"], self.daemon.backend)
