@@ -83,7 +83,7 @@ static int take_one(const struct hlctl *ctl, struct arguments *arguments, unsign
     enum hl_type type = arguments->sig.params[i];
     struct hl_value *value = &arguments->values[i];
     bool counted = type == HL_TYPE_STRING || type == HL_TYPE_BYTES;
-    char why[64], what[256];
+    char why[64], what[256], shown[65];
 
     if (counted && strcmp(text, "-") == 0)
         return take_file(ctl, arguments, i, text);
@@ -98,8 +98,8 @@ static int take_one(const struct hlctl *ctl, struct arguments *arguments, unsign
         spend(arguments, value);
         return 0;
     }
-    snprintf(what, sizeof(what), "argument %u: '%.64s' is no %s: %s", i + 1, text,
-             hl_type_name(type), why);
+    snprintf(what, sizeof(what), "argument %u: '%s' is no %s: %s", i + 1,
+             text_printable(shown, sizeof(shown), text), hl_type_name(type), why);
     return wrong(ctl, arguments, what);
 }
 

@@ -62,9 +62,10 @@ static void print_json(const struct hl_client_error *err, const char *text)
 {
     json_t *error = json_object();
     json_t *root = json_object();
+    char line[1024];
 
     json_object_set_new(error, "status", json_string(hl_status_name(err->status)));
-    json_object_set_new(error, "message", json_string(text));
+    json_object_set_new(error, "message", json_string(text_printable(line, sizeof(line), text)));
     if (err->has_fault) {
         json_t *fault =
             json_pack("{s:I, s:I, s:o, s:o, s:s, s:s}", "vector", (json_int_t)err->fault.vector,

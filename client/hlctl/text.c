@@ -289,8 +289,28 @@ char *text_clean(char *text, size_t len, char instead)
     return text;
 }
 
+/* Without the beginning of a character at the end, which a cut may have left there. */
+static size_t whole_characters(const char *text, size_t len)
+{
+    size_t first = len;
+
+    while (first > 0 && len - first < 3 && ((unsigned char)text[first - 1] & 0xc0) == 0x80)
+        first--;
+    if (first == 0 || (unsigned char)text[first - 1] < 0xc0)
+        return len;
+    return printable(text + first - 1, len - first + 1) ? len : first - 1;
+}
+
 char *text_printable(char *buf, size_t size, const char *text)
 {
-    snprintf(buf, size, "%s", text);
-    return text_clean(buf, strlen(buf), '?');
+    size_t len = strlen(text);
+
+    if (len > size - 1) {
+        memcpy(buf, text, size - 1);
+        len = whole_characters(buf, size - 1);
+    } else {
+        memcpy(buf, text, len);
+    }
+    buf[len] = '\0';
+    return text_clean(buf, len, '?');
 }

@@ -130,6 +130,16 @@ class Hlctl(harness.DaemonTest):
         self.assertEqual(error["status"], "ABORTED")
         self.assertEqual(error["fault"]["vector"], 14)
 
+    def test_errors_in_json_keep_their_message(self):
+        for arguments in (("image", "add", b"/none\xff"),
+                          ("call", "adder", "add_i32", "1", "x" * 63 + "\u20ac")):
+            with self.subTest(arguments):
+                result = self.hlctl("-o", "json", *arguments)
+                self.assertIn(result.returncode, (1, 2))
+                message = json.loads(result.stdout)["error"]["message"]
+                self.assertEqual(result.stderr.decode(), f"hlctl: {message}\n")
+                self.assertNotIn("\u20ac", message)
+
     def test_call_in_json(self):
         answer = self.json("call", "adder", "add_i32", "2", "3")
         self.assertEqual(answer["result"], 5)

@@ -231,7 +231,10 @@ START_TEST(text_for_terminals)
     ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\u00e9\u20ac"), "a\u00e9\u20ac");
     ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\xc2\x9b[m"), "a??[m");
     ck_assert_str_eq(text_printable(buf, sizeof(buf), "a\x9b[m"), "a?[m");
-    ck_assert_str_eq(text_printable(buf, sizeof(buf), "12345\u20ac"), "12345??");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "12345\u20ac"), "12345");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "1234\u20ac5"), "1234\u20ac");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "123456\x80\x80"), "123456?");
+    ck_assert_str_eq(text_printable(buf, sizeof(buf), "123456\xe2"), "123456?");
     ck_assert_str_eq(value_line(buf, sizeof(buf),
                                 "\xc2\x9b"
                                 "1m",
