@@ -90,9 +90,12 @@ struct hl_call {
     size_t nargs;
     uint64_t timeout_ns; /* 0: the image's deadline */
     const char *session; /* NULL, or the one it runs in (hlsession.h); image may be NULL then */
-    size_t result_room;  /* 0: bytes come in a message, which holds 4 MiB. Else so many can come in
-                            memory that the library takes for it now, rounded up to pages */
+    size_t result_room;  /* 0: bytes come in a message, which holds 4 MiB. Else so many, up to
+                            HL_RESULT_ROOM_MAX, can come in memory that the library takes for it
+                            now, rounded up to pages */
 };
+
+#define HL_RESULT_ROOM_MAX (256u << 20)
 
 /* What is large need not go through a message. An argument for a parameter of type bytes can be
  * HL_TYPE_DESCRIPTOR: all of a memfd that nobody can change any more, for it has at least the seals

@@ -15,8 +15,6 @@
 #include "base/cleanup.h"
 #include "client/client.h"
 
-#define ROOM_MAX (4ull << 30) /* no guest has more to give */
-
 static size_t page_align(size_t size)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -46,9 +44,9 @@ int room_new(struct room *room, size_t size, struct hl_client_error *err)
     _cleanup_close_ int fd = -1;
     int r;
 
-    if (size > ROOM_MAX)
+    if (size > HL_RESULT_ROOM_MAX)
         return failure_local(err, -EINVAL, HL_STATUS_INVALID_ARGUMENT,
-                             "room for a result of %zu bytes; no function returns more than 4 GiB",
+                             "room for a result of %zu bytes; a call can have 256 MiB at most",
                              size);
     size = page_align(size);
     fd = memfd_create("hl-result", MFD_CLOEXEC | MFD_ALLOW_SEALING);

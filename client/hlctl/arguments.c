@@ -17,8 +17,6 @@
 #include "client/hlctl/input.h"
 #include "client/hlctl/text.h"
 
-#define ROOM_MAX (4ull << 30)
-
 static int wrong(const struct hlctl *ctl, const struct arguments *arguments, const char *what)
 {
     char signature[256];
@@ -157,8 +155,8 @@ static int take_room(const struct hlctl *ctl, struct hl_call *call)
     const char *room = option_get(ctl, "room");
     uint64_t size = 0;
 
-    if (room && (text_parse_size(room, &size) < 0 || size == 0 || size > ROOM_MAX))
-        return fail_usage(ctl, "--room: '%s' is no size up to 4G; write 64M", room);
+    if (room && (text_parse_size(room, &size) < 0 || size == 0 || size > HL_RESULT_ROOM_MAX))
+        return fail_usage(ctl, "--room: '%s' is no size up to 256M; write 64M", room);
     call->result_room = (size_t)size;
     return 0;
 }

@@ -178,7 +178,7 @@ const struct verb verb_session_call = {
             {"deadline", "TIME", "stop the call after this; the session fails then"},
             {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
-            {"room", "SIZE", "take up to so many bytes back, such as 64M"},
+            {"room", "SIZE", "take up to so many bytes back, at most 256M"},
         },
     .run = run_in_session,
 };
@@ -206,7 +206,7 @@ const struct verb verb_call = {
             {"deadline", "TIME", "give up after this, such as 10ms"},
             {"host", "NAME=COMMAND...", "answer calls outward by running a command"},
             {"json", NULL, "print result and accounting as JSON, bytes in base64"},
-            {"room", "SIZE", "take up to so many bytes back, such as 64M"},
+            {"room", "SIZE", "take up to so many bytes back, at most 256M"},
         },
     .run = run,
 };

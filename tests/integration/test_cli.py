@@ -161,6 +161,8 @@ class Hlctl(harness.DaemonTest):
         self.assertIn("/nothing/here", self.error(1, "call", "echo", "echo", "@/nothing/here"))
         self.error(2, "call", "echo", "echo", "@")
         self.error(2, "call", "echo", "echo", "x", "--room", "much")
+        self.assertIn("256M", self.error(2, "call", "echo", "echo", "x", "--room", "257M"))
+        self.hlctl("call", "echo", "echo", "x", "--room", "256M", check=0)
         with open(path, "wb") as file:
             file.truncate(5 << 20)
         self.assertIn("string", self.error(1, "call", "echo", "hello", f"@{path}"))

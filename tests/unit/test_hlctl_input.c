@@ -226,6 +226,8 @@ START_TEST(command_lines)
     arguments_fini(&arguments);
     ck_assert_int_eq(take(&arguments, name[1], "x", "@", NULL), EXIT_USAGE);
     arguments_fini(&arguments);
+    ck_assert_int_eq(take(&arguments, "x", "x", "x", "256M"), 0);
+    arguments_fini(&arguments);
     ck_assert_uint_eq(fake_count_fds(), before);
     remove_file(small);
     remove_file(large);
