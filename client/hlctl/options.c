@@ -137,6 +137,11 @@ int options_parse(struct hlctl *ctl, int argc, char **argv, char *text, size_t s
     }
     ctl->args = argv;
     ctl->nargs = (unsigned int)kept;
+    if (verb && verb->max_args > 2 && ctl->nargs > verb->max_args) {
+        snprintf(text, size, "%u arguments; hlctl %s takes %u at most", ctl->nargs, verb->name,
+                 verb->max_args);
+        return -1;
+    }
     if (verb && (ctl->nargs < verb->min_args || ctl->nargs > verb->max_args)) {
         snprintf(text, size, "usage: hlctl %s%s%s", verb->name, *verb->arguments ? " " : "",
                  verb->arguments);

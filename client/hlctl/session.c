@@ -73,16 +73,20 @@ static int run_rollback(struct hlctl *ctl)
 
 static int run_close(struct hlctl *ctl)
 {
-    struct hl_client_error err;
-    int r = ctl_connect(ctl);
+    struct hl_client_error err = {0};
+    int code = EXIT_OK, r = ctl_connect(ctl);
 
-    for (unsigned int i = 0; r == 0 && i < ctl->nargs; i++) {
+    if (r != 0)
+        return r;
+    for (unsigned int i = 0; i < ctl->nargs && err.status != HL_STATUS_UNAVAILABLE; i++) {
         if (hl_session_close(ctl->client, ctl->args[i], &err) < 0)
-            return fail_with(ctl, &err);
-        if (ctl->json)
-            r = print_json_line(json_pack("{s:s}", "closed", ctl->args[i]));
+            r = fail_saying(ctl, &err, "%s: %s", ctl->args[i], err.text);
+        else
+            r = ctl->json ? print_json_line(json_pack("{s:s}", "closed", ctl->args[i])) : EXIT_OK;
+        if (code == EXIT_OK)
+            code = r;
     }
-    return r;
+    return code;
 }
 
 static int add_row(struct table *table, const struct hl_session *s)
@@ -186,6 +190,7 @@ const struct verb verb_session_close = {
     .name = "session close",
     .arguments = "SESSION...",
     .summary = "Close sessions",
+    .notes = "What cannot be closed is told, and the rest is.\n",
     .min_args = 1,
     .max_args = 1000,
     .run = run_close,

@@ -196,6 +196,22 @@ class Hlctl(harness.DaemonTest):
         self.error(1, "image", "inspect", "zeroth")
         self.hlctl("session", "close", session, check=0)
 
+    def test_the_rest_is_removed(self):
+        for name in ("one", "two"):
+            self.hlctl("image", "add", "--name", name, harness.guest("echo"), check=0)
+        self.assertIn("nope", self.error(1, "image", "rm", "one", "nope", "two"))
+        for name in ("one", "two"):
+            self.error(1, "image", "inspect", name)
+        sessions = [self.hlctl("session", "open", "echo", check=0).stdout.decode().strip()
+                    for _ in range(2)]
+        result = self.hlctl("-o", "json", "session", "close", sessions[0], "nope", sessions[1])
+        self.assertEqual(result.returncode, 1)
+        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual([answer.get("closed") for answer in answers],
+                         [sessions[0], None, sessions[1]])
+        self.assertIn("nope", answers[1]["error"]["message"])
+        self.assertIn("1000 at most", self.error(2, "image", "rm", *["x"] * 1001))
+
     def commit(self, parent, name):
         session = self.hlctl("session", "open", parent, check=0).stdout.decode().strip()
         self.hlctl("image", "commit", session, name, check=0)
