@@ -96,8 +96,6 @@ static int take_options(struct hlctl *ctl, struct commands *commands)
 {
     int r = take_commands(ctl, commands);
 
-    if (option_get(ctl, "json"))
-        ctl->json = true;
     return r == 0 ? take_deadline(ctl, &ctl->allowed_ns) : r;
 }
 

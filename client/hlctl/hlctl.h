@@ -68,6 +68,9 @@ struct hlctl {
 /* Sorts argv (after the verb) into ctl; a global option may stand anywhere. Returns: 0, 1 when help
  * was asked for, -1 with text saying what is wrong. */
 int options_parse(struct hlctl *ctl, int argc, char **argv, char *text, size_t size);
+/* Whether the command line (NULL behind it) asks for JSON, whatever else is wrong with it: what is
+ * wrong comes in JSON too then. verb: NULL while it is not known. */
+bool options_want_json(const struct verb *verb, int argc, char **argv);
 /* The value of an option of the verb, NULL when it was not given. */
 const char *option_get(const struct hlctl *ctl, const char *name);
 

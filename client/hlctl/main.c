@@ -173,6 +173,7 @@ static int run_verb(struct hlctl *ctl, int argc, char **argv)
             return help(ctl, 0, argv);
         return unknown(ctl, argc, argv);
     }
+    ctl->json |= options_want_json(ctl->verb, argc - words, argv + words);
     r = options_parse(ctl, argc - words, argv + words, text, sizeof(text));
     if (r > 0) {
         help_verb(ctl->verb);
@@ -188,8 +189,10 @@ static int run_verb(struct hlctl *ctl, int argc, char **argv)
 static int run(struct hlctl *ctl, int argc, char **argv)
 {
     int code = EXIT_USAGE;
-    int skip = leading_options(ctl, argc, argv, &code);
+    int skip;
 
+    ctl->json = options_want_json(NULL, argc, argv);
+    skip = leading_options(ctl, argc, argv, &code);
     if (skip < 0)
         return code;
     argc -= skip;

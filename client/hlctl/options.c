@@ -68,6 +68,22 @@ static int set_output(struct hlctl *ctl, const char *value, char *text, size_t s
     return 0;
 }
 
+bool options_want_json(const struct verb *verb, int argc, char **argv)
+{
+    bool json = false;
+
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        size_t len = strcspn(argv[i], "=");
+        const char *value = argv[i][len] == '=' ? argv[i] + len + 1 : argv[i + 1];
+
+        if (value && (matches(argv[i], len, "--output") || matches(argv[i], len, "-o")))
+            json = strcmp(value, "json") == 0;
+        if (strcmp(argv[i], "--json") == 0 && find(verb, "json", 4) >= 0)
+            return true;
+    }
+    return json;
+}
+
 /* The option at argv[*i], with its value from the same or the next argument. */
 static int take_option(struct hlctl *ctl, int argc, char **argv, int *i, char *text, size_t size)
 {

@@ -96,6 +96,18 @@ class Hlctl(harness.DaemonTest):
                 self.assertEqual(result.returncode, 2, result.stderr)
                 self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
 
+    def test_usage_in_json(self):
+        for arguments in (("image", "ls", "--bad", "-o", "json"), ("call", "--json", "echo"),
+                          ("call", "echo", "echo", "x", "--room", "much", "--json"),
+                          ("nonsense", "--output=json"), ("--bad", "-o", "json", "ping"),
+                          ("-o", "json", "ping", "x")):
+            with self.subTest(arguments):
+                result = self.hlctl(*arguments, check=2)
+                self.assertEqual(json.loads(result.stdout)["error"]["status"], "INVALID_ARGUMENT")
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertEqual(self.hlctl("call", "echo", "hello", "--", "--json", check=0).stdout,
+                         b"hello, --json")
+
     def test_help(self):
         for arguments in (("--help",), ("help",), ("call", "--help"), ("help", "image", "add")):
             with self.subTest(arguments):
