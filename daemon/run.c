@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs away from their shards. A long-run thread takes its runs in turns of a slice each, through a
- * loop of its own whose mailbox it looks at between slices. It is niced: a shard that wakes up has
- * more of a claim on the CPU than a thread that has been computing, so short calls hardly notice
- * long ones, and a shard never waits for a long-run thread. What goes to and fro is always the same
- * mail, part of the instance, so nothing is allocated and nothing is locked.
+ * Runs away from their shards. On a long-run thread clients take turns of a slice each, however
+ * many runs each has there, and the runs of a client likewise; the thread has a loop of its own,
+ * whose mailbox it looks at between slices. It is niced: a shard that wakes up has more of a claim
+ * on the CPU than a thread that has been computing, so short calls hardly notice long ones, and a
+ * shard never waits for a long-run thread. What goes to and fro is always the same mail, part of
+ * the instance, so nothing is allocated and nothing is locked.
  *
  * A shard with a backlog gives whole calls to shards that are idle: at once to one that polls,
  * since that costs a microsecond or two, and only with several calls behind to one that sleeps,
@@ -36,9 +37,9 @@ struct runner {
     uv_thread_t thread;
     uv_loop_t loop;
     struct mailbox mailbox;
-    uv_idle_t idle; /* active while there are runs */
-    struct list runs;
-    atomic_uint count; /* given to it and not come back */
+    uv_idle_t idle;      /* active while there are runs */
+    struct list clients; /* the first run of each, next to have its turn first */
+    atomic_uint count;   /* given to it and not come back */
     struct mail end_mail;
 };
 
@@ -93,6 +94,7 @@ static void send_away(struct call *call)
     struct run *run = &call->pooled->run;
 
     run->job = RUN_CALL;
+    run->client = call->conn;
     run->owner = call->shard;
     run->call = call;
     run->deadline_ns = call->deadline_ns;
@@ -113,15 +115,17 @@ static bool is_over(struct run *run, uint64_t now)
     return run->state != INSTANCE_KICKED || atomic_load(&run->stop) || now >= run->deadline_ns;
 }
 
-/* Starts nothing that has to stop at once. */
-static void slice(struct run *run, uint64_t ns)
+/* Starts nothing that has to stop at once. Returns: whether the guest ran. */
+static bool slice(struct run *run, uint64_t ns)
 {
     uint64_t now = hv_now_ns(), until = now + ns;
 
     run->state = INSTANCE_KICKED;
     run->left_ns = now;
-    if (!is_over(run, now))
-        run_slice(pooled_of(run), until < run->deadline_ns ? until : run->deadline_ns);
+    if (is_over(run, now))
+        return false;
+    run_slice(pooled_of(run), until < run->deadline_ns ? until : run->deadline_ns);
+    return true;
 }
 
 /* --- at another shard ----------------------------------------------------------------------- */
@@ -132,7 +136,7 @@ static void on_helping(struct mail *mail, void *owner)
     struct shard *shard = owner;
 
     stats_add(&shard->stats, STAT_STOLEN, 1);
-    slice(run, shard->settings.quantum_ns);
+    (void)slice(run, shard->settings.quantum_ns);
     give_back(run); /* not over: its shard finds a long-run thread */
 }
 
@@ -179,25 +183,59 @@ static void reset(struct run *run)
     run->result = instance_reset(pooled_of(run)->inst, run->audit, &run->pages, &run->err);
 }
 
+static void enqueue(struct runner *runner, struct run *run)
+{
+    LIST_FOREACH(l, &runner->clients)
+    {
+        struct run *first = LIST_ENTRY(l, struct run, link);
+
+        if (first->client == run->client) {
+            list_push_back(&first->behind, &run->link);
+            return;
+        }
+    }
+    list_init(&run->behind);
+    list_push_back(&runner->clients, &run->link);
+}
+
+/* Takes run, its client's first, out. The one behind it has its place, or (last) a place behind
+ * all other clients. */
+static void dequeue(struct runner *runner, struct run *run, bool last)
+{
+    struct list *l = list_pop_front(&run->behind);
+    struct run *next;
+
+    if (l) {
+        next = LIST_ENTRY(l, struct run, link);
+        list_init(&next->behind);
+        list_push_front(&run->behind, &next->behind); /* into the ring in its place */
+        list_remove(&run->behind);
+        list_push_back(last ? &runner->clients : &run->link, &next->link);
+    }
+    list_remove(&run->link);
+}
+
 static void on_turn(uv_idle_t *idle)
 {
     struct runner *runner = idle->data;
-    struct list *l = list_pop_front(&runner->runs);
+    bool ran = true, goes_on = false;
     struct run *run;
 
-    if (!l) {
+    if (list_empty(&runner->clients)) {
         uv_idle_stop(idle);
         return;
     }
-    run = LIST_ENTRY(l, struct run, link);
+    run = LIST_ENTRY(runner->clients.next, struct run, link);
     if (run->job == RUN_RESET) {
         reset(run);
     } else {
-        slice(run, SLICE_NS);
-        if (!is_over(run, run->left_ns)) {
-            list_push_back(&runner->runs, &run->link);
-            return;
-        }
+        ran = slice(run, SLICE_NS);
+        goes_on = !is_over(run, run->left_ns);
+    }
+    dequeue(runner, run, ran); /* one that was given up is no turn of its client's */
+    if (goes_on) {
+        enqueue(runner, run);
+        return;
     }
     atomic_fetch_sub(&runner->count, 1);
     give_back(run);
@@ -205,10 +243,9 @@ static void on_turn(uv_idle_t *idle)
 
 static void on_long(struct mail *mail, void *owner)
 {
-    struct run *run = LIST_ENTRY(mail, struct run, mail);
     struct runner *runner = owner;
 
-    list_push_back(&runner->runs, &run->link);
+    enqueue(runner, LIST_ENTRY(mail, struct run, mail));
     if (!uv_is_active((uv_handle_t *)&runner->idle))
         uv_idle_start(&runner->idle, on_turn);
 }
@@ -281,7 +318,7 @@ static int runner_start(struct runner *runner, struct engine *engine)
     if (r < 0)
         return r;
     runner->engine = engine;
-    list_init(&runner->runs);
+    list_init(&runner->clients);
     uv_idle_init(&runner->loop, &runner->idle);
     runner->idle.data = runner;
     r = mailbox_init(&runner->mailbox, &runner->loop, runner, NULL);

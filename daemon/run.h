@@ -32,7 +32,9 @@ enum run_job {
 /* Part of the instance's struct pooled. */
 struct run {
     struct mail mail;
-    struct list link;    /* of a runner's runs */
+    struct list link;    /* of a runner's clients, or behind the client's first run */
+    struct list behind;  /* of a client's first run: its others */
+    const void *client;  /* whose call it is, or was: to compare, not to look at */
     struct shard *owner; /* gets it back */
     struct call *call;   /* the owner's alone to look at; NULL: nobody waits for it any more */
     enum run_job job;

@@ -397,6 +397,77 @@ START_TEST(test_long_calls_take_turns)
 }
 END_TEST
 
+/* Whose machine ran, in order. */
+static struct {
+    atomic_int count;
+    struct hv_machine *_Atomic machines[64];
+} turns;
+
+static int note_turn(struct hv_machine *m, uint64_t until_ns, struct hv_exit *out, void *opaque)
+{
+    (void)opaque;
+    if (!fake_at_start(m)) {
+        int n = atomic_fetch_add(&turns.count, 1);
+
+        turns.machines[n % 64] = m;
+    }
+    return fake_run(m, until_ns, out);
+}
+
+/* Those of the next n turns, from one that begins after now. */
+static void next_turns(struct hv_machine **machines, int n)
+{
+    turns.count = 0;
+    for (int i = 0; i < 4000 && turns.count <= n; i++)
+        usleep(5000);
+    ck_assert_int_gt(turns.count, n);
+    for (int i = 0; i < n; i++)
+        machines[i] = turns.machines[i];
+}
+
+/* However many long calls a client has, another's gets every second turn beside them; and its own
+ * get one after the other. */
+START_TEST(test_long_calls_take_turns_by_client)
+{
+    enum { MANY = 5 };
+    struct hv_machine *machines[4 * MANY], *single;
+    uint32_t stream = 1;
+    int many, one, other, first;
+
+    limits.max_instances = MANY + 1;
+    settings.long_threads = 1;
+    start();
+    many = rig_connect(&rig);
+    one = rig_connect(&rig);
+    other = rig_connect(&rig);
+    fake_set_run(note_turn, NULL);
+    rig_invoke(one, 1, &hold);
+    rig_await_counter(other, &stream, "long_runs", 1);
+    next_turns(&single, 1);
+    for (uint32_t i = 0; i < MANY; i++)
+        rig_invoke(many, 2 * i + 1, &hold);
+    rig_await_counter(other, &stream, "long_runs", MANY + 1);
+    next_turns(machines, 4 * MANY);
+    first = machines[0] == single ? 1 : 0; /* of the other client's */
+    for (int i = 0; i < 4 * MANY; i++)
+        ck_assert_int_eq(machines[i] == single, i % 2 != first);
+    for (int i = first; i < 2 * MANY; i += 2) {
+        ck_assert_ptr_eq(machines[i], machines[i + 2 * MANY]);
+        for (int j = i + 2; j < i + 2 * MANY; j += 2)
+            ck_assert_ptr_ne(machines[i], machines[j]);
+    }
+    fake_hold(false);
+    receive_ok(one);
+    for (int i = 0; i < MANY; i++)
+        receive_ok(many);
+    fake_set_run(NULL, NULL);
+    close(many);
+    close(one);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
 /* Long calls whose client goes, whose deadline comes, that are cancelled: each leaves the thread,
  * and its instance is not used again. */
 START_TEST(test_long_calls_end)
@@ -573,6 +644,7 @@ int main(void)
     tcase_add_test(tc, test_alone);
     tcase_add_test(tc, test_not_alone);
     tcase_add_test(tc, test_long_calls_take_turns);
+    tcase_add_test(tc, test_long_calls_take_turns_by_client);
     tcase_add_test(tc, test_long_calls_end);
     tcase_add_test(tc, test_long_reset);
     tcase_add_loop_test(tc, test_idle_shard_helps, 0, 2);
