@@ -5,7 +5,8 @@
  * destroyed for that: unbound, a machine is a shell, and a shell becomes an instance of any image
  * of its size in a fraction of the time that a new machine takes. So as many images as there are
  * share the machines that the budget allows. Creating one takes about a millisecond, so some shells
- * stand ready, made by the thread pool.
+ * stand ready, made by the thread pool; one of a size that is not needed gives its place to one of
+ * a size that is.
  */
 #include "config.h"
 
@@ -202,14 +203,31 @@ static bool machines_are_short(struct shard *shard)
     return budget_used(budget, BUDGET_VMS) >= atomic_load(&budget->limit[BUDGET_VMS]);
 }
 
+static uint64_t *latest_ask(struct shard *shard, uint64_t size)
+{
+    return &shard->shell_asked[__builtin_ctzll(size)];
+}
+
+static void note_ask(struct shard *shard, uint64_t size, bool missed)
+{
+    uint64_t *latest = latest_ask(shard, size);
+
+    shard->shell_size = size;
+    if (missed) {
+        shard->shell_missed = size;
+        shard->shell_before = *latest;
+    }
+    *latest = ++shard->shell_asks;
+    shard_wake(shard); /* to make others, behind the reply */
+}
+
 static int take_shell(struct pool *pool, struct pooled *p, struct shell **out, struct hl_error *err)
 {
     struct shard *shard = pool->shard;
     uint64_t size = class_of(pool->program);
     struct ready_shell *ready = find_shell(shard, size);
 
-    shard->shell_size = size;
-    shard_wake(shard); /* to make others, behind the reply */
+    note_ask(shard, size, !ready);
     if (!ready && machines_are_short(shard) && retire_oldest(shard, pool, size)) {
         shard->room_wanted = true;
         ready = find_shell(shard, size);
@@ -327,9 +345,10 @@ static void make_shell(uv_work_t *work)
 {
     struct shell_work *job = work->data;
     struct engine *engine = job->shard->engine;
+    struct ready_shell *ready = job->ready;
 
-    job->result =
-        shell_new(&job->ready->shell, engine->hv, engine->host, job->ready->size, &job->err);
+    shell_free(ready->shell); /* one whose place it takes */
+    job->result = shell_new(&ready->shell, engine->hv, engine->host, ready->size, &job->err);
 }
 
 static void on_shell_made(uv_work_t *work, int status)
@@ -341,6 +360,7 @@ static void on_shell_made(uv_work_t *work, int status)
     shard->works--;
     shard->shells_making--;
     if (status < 0 || job->result < 0) {
+        shell_free(ready->shell);
         charge_release(&ready->vm);
         free(ready);
     } else {
@@ -353,27 +373,79 @@ static void on_shell_made(uv_work_t *work, int status)
     shard_check_quiet(shard);
 }
 
+static unsigned int count_shells(struct shard *shard, uint64_t size)
+{
+    unsigned int n = 0;
+
+    LIST_FOREACH(l, &shard->shells)
+    {
+        n += LIST_ENTRY(l, struct ready_shell, link)->size == size;
+    }
+    return n;
+}
+
+static struct ready_shell *charge_shell(struct shard *shard)
+{
+    struct ready_shell *ready = calloc(1, sizeof(*ready));
+
+    if (!ready || charge_set(&ready->vm, &shard->engine->budget, BUDGET_VMS, 1))
+        return ready;
+    free(ready);
+    return NULL;
+}
+
+/* A shell that can give its place to one of the size that was missed: there is another of its size,
+ * or its size was not asked for since the missed one was last. So sizes that are asked for in turns
+ * do not push each other out. */
+static struct ready_shell *replace_shell(struct shard *shard)
+{
+    for (struct list *l = shard->shells.prev; l != &shard->shells; l = l->prev) {
+        struct ready_shell *ready = LIST_ENTRY(l, struct ready_shell, link);
+
+        if (ready->size != shard->shell_missed &&
+            (count_shells(shard, ready->size) > 1 ||
+             *latest_ask(shard, ready->size) < shard->shell_before)) {
+            list_remove(&ready->link);
+            shard->nshells--;
+            return ready;
+        }
+    }
+    return NULL;
+}
+
+/* What the next shell goes into, charged, or NULL: there are enough, or there is no place. */
+static struct ready_shell *place_shell(struct shard *shard)
+{
+    uint64_t missed = shard->shell_missed;
+    unsigned int most = shard->settings.shells;
+    struct ready_shell *ready = NULL;
+
+    if (shard->nshells + shard->shells_making < most)
+        ready = charge_shell(shard);
+    if (!ready && missed && count_shells(shard, missed) + shard->shells_making < most)
+        ready = replace_shell(shard);
+    if (ready)
+        ready->size = missed ? missed : shard->shell_size;
+    shard->shell_missed = 0;
+    return ready;
+}
+
 bool pooled_make_shell(struct shard *shard)
 {
-    struct engine *engine = shard->engine;
     struct shell_work *job;
-    struct ready_shell *ready;
 
     if (shard->shell_size == 0 || shard->stopping || shard->draining ||
-        shard->nshells + shard->shells_making >= shard->settings.shells ||
-        atomic_load(&engine->starved) != 0)
+        (shard->nshells + shard->shells_making >= shard->settings.shells && !shard->shell_missed) ||
+        atomic_load(&shard->engine->starved) != 0)
         return false;
     job = calloc(1, sizeof(*job));
-    ready = calloc(1, sizeof(*ready));
-    if (!job || !ready || !charge_set(&ready->vm, &engine->budget, BUDGET_VMS, 1)) {
+    if (job)
+        job->ready = place_shell(shard);
+    if (!job || !job->ready) {
         free(job);
-        free(ready);
         return false;
     }
-    list_init(&ready->link);
-    ready->size = shard->shell_size;
     job->shard = shard;
-    job->ready = ready;
     job->work.data = job;
     uv_queue_work(&shard->loop, &job->work, make_shell, on_shell_made);
     shard->works++;

@@ -71,7 +71,8 @@ bool pooled_evict(struct shard *shard);
  * enough idle ones stay. Returns: whether it did. */
 bool pooled_make_room(struct shard *shard);
 
-/* One more shell on the thread pool, if the settings want more ready. Returns: whether it began. */
+/* One more shell on the thread pool, if the settings want more ready, or one of a size that a call
+ * found none of in the place of one of another size. Returns: whether it began. */
 bool pooled_make_shell(struct shard *shard);
 void pooled_drop_shells(struct shard *shard);
 

@@ -75,6 +75,10 @@ struct shard {
     unsigned int nshells;
     unsigned int shells_making; /* by the thread pool */
     uint64_t shell_size;        /* class that was asked for last */
+    uint64_t shell_asks;        /* so far */
+    uint64_t shell_asked[64];   /* which of them was the latest for each class, by its logarithm */
+    uint64_t shell_missed;      /* class that a call found none of, 0: none since one was begun */
+    uint64_t shell_before;      /* which ask was the one for that class before */
     unsigned int nidle;         /* idle_instances */
     bool memory_short;          /* instances were retired for memory, and there still is little */
     bool room_wanted;           /* see pooled_make_room */

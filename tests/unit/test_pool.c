@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include <check.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -147,6 +148,106 @@ START_TEST(test_shells)
     wait_machines(3);
     ck_assert_int_eq(call_image(fd, 3, "other"), 0); /* on a shell */
     wait_machines(4);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* The images "large0", "large1" …, of another machine size than the others. */
+static void add_large(int n)
+{
+    struct limits large = limits;
+    char name[16];
+
+    large.memory *= 4;
+    for (int i = 0; i < n; i++) {
+        snprintf(name, sizeof(name), "large%d", i);
+        rig_add(&rig, name, &large);
+    }
+}
+
+/* Shells of a size that is not needed any more give their places to the one that is: a call finds
+ * its machine ready, without any being made for it, and there are no more than before. */
+START_TEST(test_shells_of_the_size_needed)
+{
+    const struct rig_call hold = {.image = "large0", .function = "hold"};
+    struct rig_response response;
+    unsigned int held = 0;
+    uint32_t stream = 3;
+    int fd;
+
+    limits.max_instances = 200;
+    settings.shells = 2;
+    if (_i)
+        settings.max_vms = 4;
+    start();
+    add_large(1);
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(fd, 1, "test"), 0);
+    wait_machines(3);
+    ck_assert_int_eq(call_image(fd, 3, "large0"), 0);
+    wait_machines(4);
+    rig_invoke(fd, stream += 2, &hold);
+    rig_await_held(++held);
+    for (int i = 0; i < 100 && held < 2; i++) {
+        fake_fail(FAKE_MACHINE_NEW, 1, -EIO);
+        rig_invoke(fd, stream += 2, &hold);
+        for (int j = 0; j < 1000 && fake_held() < 2; j++) {
+            struct pollfd pfd = {.fd = fd, .events = POLLIN};
+
+            if (poll(&pfd, 1, 1) == 1)
+                break;
+        }
+        fake_fail(FAKE_MACHINE_NEW, 1, 0);
+        held = fake_held();
+        if (held < 2) { /* it is not ready yet */
+            ck_assert(rig_receive(fd, &response));
+            ck_assert_int_ne(response.envelope.code, 0);
+            rig_response_free(&response);
+        }
+    }
+    ck_assert_uint_eq(held, 2);
+    ck_assert_int_le(fake_machines(), _i ? 4 : 5);
+    fake_hold(false);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(rig_receive(fd, &response));
+        ck_assert_int_eq(response.envelope.code, 0);
+        rig_response_free(&response);
+    }
+    ck_assert_int_le(fake_machines(), _i ? 4 : 5);
+    close(fd);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* A single shell, and two sizes that are needed in turns: one of them finds it ready, and it is not
+ * made anew for each. */
+START_TEST(test_shells_stay)
+{
+    char name[16];
+    uint64_t made, builds;
+    uint32_t stream = 1;
+    int fd;
+
+    settings.shells = 1;
+    start();
+    add_large(12);
+    for (int i = 0; i < 12; i++) {
+        snprintf(name, sizeof(name), "small%d", i);
+        rig_add(&rig, name, &limits);
+    }
+    fd = rig_connect(&rig);
+    for (int i = 0; i < 12; i++) {
+        snprintf(name, sizeof(name), "small%d", i);
+        ck_assert_int_eq(call_image(fd, stream += 2, name), 0);
+        wait_machines(2 * i + 2);
+        snprintf(name, sizeof(name), "large%d", i);
+        ck_assert_int_eq(call_image(fd, stream += 2, name), 0);
+        wait_machines(2 * i + 3);
+    }
+    builds = rig_counter(fd, stream += 2, "builds"); /* each on a machine of its own */
+    made = fake_count(FAKE_MACHINE_NEW) - builds;
+    ck_assert_uint_le(made, 24 + 6); /* an instance each, and the shell, rarely another one */
     close(fd);
     rig_stop(&rig);
 }
@@ -379,6 +480,8 @@ int main(void)
     tcase_add_test(tc, test_budget_waits);
     tcase_add_test(tc, test_replaced_and_minimum);
     tcase_add_test(tc, test_shells);
+    tcase_add_loop_test(tc, test_shells_of_the_size_needed, 0, 2);
+    tcase_add_test(tc, test_shells_stay);
     tcase_add_test(tc, test_invalidated_instances_go);
     tcase_add_test(tc, test_reload);
     tcase_add_test(tc, test_two_shards);
