@@ -80,7 +80,7 @@ static bool reserve(void *opaque, uint64_t bytes)
 
     return !__builtin_mul_overflow(bytes, 2, &total) &&
            !__builtin_add_overflow(total, commit->size, &total) &&
-           charge_set(&commit->memory, commit->budget, BUDGET_PROGRAMS, total);
+           charge_set(&commit->memory, commit->budget, BUDGET_PROGRAMS, commit->wanted = total);
 }
 
 static int put_root(struct commit *commit, const struct snapshot *root, const struct hv_backend *hv,

@@ -22,6 +22,7 @@ struct commit {
     uint64_t size; /* of it so far */
     struct budget *budget;
     struct charge memory; /* of BUDGET_PROGRAMS */
+    uint64_t wanted;      /* of it, when it was last asked for room */
 };
 
 struct commit_request {

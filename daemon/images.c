@@ -16,6 +16,7 @@
 #include "daemon/images.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -254,19 +255,27 @@ static void on_built(uv_work_t *work, int status)
     }
 }
 
-/* Whether the entry serves nobody: not a call, not an instance, and for a failed one, no memory. */
-static bool is_spare(const struct entry *entry)
+/* Whose programs may go. */
+enum spare {
+    SPARE_UNUSED, /* those that serve nobody */
+    SPARE_IDLE,   /* with idle instances at most */
+};
+
+/* Whether the entry is one: for a failed one, has no memory. */
+static bool is_spare(const struct entry *entry, enum spare spare)
 {
     struct program *program = entry->program;
 
     if (entry->state == ENTRY_FAILED)
         return hv_now_ns() - entry->failed_ns > FAILURE_KEPT_NS;
-    return entry->state == ENTRY_READY && atomic_load(&program->instances) == 0 &&
-           atomic_load(&program->queued) == 0;
+    if (entry->state != ENTRY_READY || atomic_load(&program->queued) > 0)
+        return false;
+    return atomic_load(&program->instances) <=
+           (spare == SPARE_IDLE ? atomic_load(&program->warm) : 0);
 }
 
 /* The spare one to go first: what failed, then the longest unused. */
-static struct entry *find_spare(struct images *images)
+static struct entry *find_spare(struct images *images, enum spare spare, const struct program *keep)
 {
     struct entry *oldest = NULL;
     uint64_t oldest_ms = UINT64_MAX;
@@ -277,7 +286,7 @@ static struct entry *find_spare(struct images *images)
             struct entry *entry = LIST_ENTRY(l, struct entry, link);
             uint64_t used_ms;
 
-            if (!is_spare(entry))
+            if (!is_spare(entry, spare) || (keep && entry->program == keep))
                 continue;
             used_ms = entry->program ? atomic_load(&entry->program->used_ms) : 0;
             if (used_ms < oldest_ms) {
@@ -289,19 +298,21 @@ static struct entry *find_spare(struct images *images)
     return oldest;
 }
 
-/* Where programs leave little room for another one's start-up, those that serve nobody go: whoever
- * asks for one again has it made anew. What is used counts however much that is. */
-static void make_room(struct images *images, uint64_t need)
+/* Programs go until there is room: whoever asks for one again has it made anew. */
+static void drop_programs(struct images *images, uint64_t need, unsigned int most, enum spare spare,
+                          const struct program *keep)
 {
     struct budget *budget = &images->engine->budget;
-    uint64_t used = budget_used(budget, BUDGET_PROGRAMS) + 2 * need;
+    uint64_t used = budget_used(budget, BUDGET_PROGRAMS) + need;
     uint64_t limit = atomic_load(&budget->limit[BUDGET_PROGRAMS]);
 
-    while (used > limit || images->programs >= images->programs_max) {
-        struct entry *entry = find_spare(images);
+    while (used > limit || images->programs > most) {
+        struct entry *entry = find_spare(images, SPARE_UNUSED, keep);
         char name[sizeof(entry->name)];
         uint64_t bytes;
 
+        if (!entry && spare == SPARE_IDLE)
+            entry = find_spare(images, spare, keep);
         if (!entry)
             return;
         bytes = entry->program ? entry->program->memory.amount : 0;
@@ -315,6 +326,12 @@ static void count(struct entry *entry)
 {
     entry->counted = true;
     entry->engine->images->programs++;
+}
+
+/* For another one's start-up. What is used counts however much that is. */
+static void make_room(struct images *images, uint64_t need)
+{
+    drop_programs(images, 2 * need, images->programs_max - 1, SPARE_UNUSED, NULL);
 }
 
 /* With load.fd, load.snapshot_fd, and where there is a state load.root or load.root_fd. */
@@ -521,6 +538,15 @@ void images_install(struct engine *engine, struct program *program)
     entry->state = ENTRY_READY; /* from here on shards may find it */
     atomic_store(&program->used_ms, uv_now(&engine->shards[0].loop));
     saves_add(&engine->images->saves, program);
+}
+
+void images_make_room(struct engine *engine, uint64_t bytes, const struct program *keep)
+{
+    struct images *images = engine->images;
+
+    roots_drop_unused(&images->roots);
+    if (bytes <= atomic_load(&engine->budget.limit[BUDGET_PROGRAMS]))
+        drop_programs(images, bytes, UINT_MAX, SPARE_IDLE, keep);
 }
 
 size_t images_list(struct images *images, struct program ***out)

@@ -56,6 +56,11 @@ void images_invalidate(struct engine *engine, const char *name);
 /* On shard 0: the name stands for this program from now on. Takes the reference. */
 void images_install(struct engine *engine, struct program *program);
 
+/* On shard 0: where `bytes` more of programs have no room, those go that nobody calls now, the ones
+ * without instances first; never keep. What they had is given back when each shard, and shard 0
+ * once more, has had a mail that is posted afterwards. */
+void images_make_room(struct engine *engine, uint64_t bytes, const struct program *keep);
+
 /* On shard 0: references to all programs that are ready. *out is the caller's. Returns: how many.
  */
 size_t images_list(struct images *images, struct program ***out);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A root lives as long as a program's snapshot refers to it; those that nobody refers to any more
- * go when the next is asked for. It is charged here, once, and not with the programs that share it.
+ * go when the next is asked for, or room is wanted. It is charged here, once, and not with the
+ * programs that share it.
  */
 #include "config.h"
 
@@ -38,7 +39,7 @@ void roots_fini(struct roots *roots)
         root_free(LIST_ENTRY(roots->list.next, struct root, link));
 }
 
-static void drop_unused(struct roots *roots)
+void roots_drop_unused(struct roots *roots)
 {
     struct list *next;
 
@@ -68,7 +69,7 @@ void roots_want(struct roots *roots, struct root_user *user)
     struct root *root;
 
     list_init(&user->link);
-    drop_unused(roots);
+    roots_drop_unused(roots);
     root = find(roots, user->sha256);
     if (root && root->snap) {
         user->go(user, snapshot_ref(root->snap));

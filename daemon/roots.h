@@ -31,6 +31,9 @@ struct root_user {
 void roots_init(struct roots *roots, struct budget *budget);
 void roots_fini(struct roots *roots);
 
+/* Those that no program refers to any more go. */
+void roots_drop_unused(struct roots *roots);
+
 /* go is called, now or later. */
 void roots_want(struct roots *roots, struct root_user *user);
 

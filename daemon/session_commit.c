@@ -3,6 +3,10 @@
  * A session becomes an image: its files are made on the thread pool and handed to the registry,
  * which decides as it does about any registration. Meanwhile the session is the use's; it goes on
  * as it was.
+ *
+ * Where there is no room for the files, programs that nobody calls make some, as they do for the
+ * start of another program, and the files are made once more. Those programs are given back by the
+ * shards that have them, so a mail goes round all shards before.
  */
 #include "config.h"
 
@@ -24,6 +28,9 @@ struct session_commit {
     struct session_use *use;
     struct commit commit;
     struct checkpoint *made; /* of the state of now, while it is written */
+    struct mail mail;        /* goes round the shards to make room */
+    unsigned int visits;     /* it has made */
+    uint64_t wanted;         /* the room it was sent for; 0: it was not */
     struct control_request control;
     Hl__Control__Register message;
     Hl__Control__State state;
@@ -120,7 +127,9 @@ static int make(struct session_commit *c)
     uint64_t pages;
     int r = 0;
 
-    if (use->checkpoint > 0) {
+    if (c->made) {
+        /* once more */
+    } else if (use->checkpoint > 0) {
         to = s->checkpoints[use->checkpoint - 1];
     } else {
         r = history_checkpoint(s->history, s->pooled->inst, &c->made, &pages, &use->err);
@@ -144,6 +153,49 @@ static void make_work(uv_work_t *uv)
     use->result = make(use->commit);
 }
 
+static void on_made(uv_work_t *uv, int status);
+
+/* Back at home. */
+static void on_room(struct mail *mail, void *owner)
+{
+    struct session_commit *c = LIST_ENTRY(mail, struct session_commit, mail);
+    struct shard *home = owner;
+
+    c->use->err = (struct hl_error)HL_ERROR_INIT;
+    uv_queue_work(&home->loop, &c->use->uv, make_work, on_made);
+}
+
+/* From shard 0 past each other one and back to it: by then what went has been given back, and roots
+ * that only those programs had go too. */
+static void on_round(struct mail *mail, void *owner)
+{
+    struct session_commit *c = LIST_ENTRY(mail, struct session_commit, mail);
+    struct engine *engine = ((struct shard *)owner)->engine;
+    unsigned int at = c->visits++ % engine->nshards;
+
+    if (at == 0)
+        images_make_room(engine, c->wanted, c->use->session->pool->program);
+    if (c->visits > engine->nshards)
+        mailbox_post(&c->use->session->home->mailbox, mail, on_room);
+    else
+        mailbox_post(&engine->shards[(at + 1) % engine->nshards].mailbox, mail, on_round);
+}
+
+/* Returns: whether it is worth another try, which follows. */
+static bool make_room(struct session_commit *c)
+{
+    struct shard *home = c->use->session->home;
+
+    if (home->stopping || c->commit.wanted <= c->wanted)
+        return false;
+    c->wanted = c->commit.wanted;
+    c->visits = 0;
+    commit_fini(&c->commit);
+    home->works++;
+    mailbox_post(&home->engine->shards[0].mailbox, &c->mail, on_round);
+    return true;
+}
+
 static void on_made(uv_work_t *uv, int status)
 {
     struct session_use *use = uv->data;
@@ -151,6 +203,8 @@ static void on_made(uv_work_t *uv, int status)
     int r = status < 0 ? hl_error_wrap(&use->err, status, "the thread pool") : use->result;
 
     home->works--;
+    if (r == -ENOBUFS && make_room(use->commit))
+        return;
     if (r < 0)
         fail(use->commit,
              r == -EOPNOTSUPP ? HL_STATUS_FAILED_PRECONDITION : hl_status_from_errno(r),

@@ -191,6 +191,22 @@ static void begin_rollback(struct session *s, struct session_use *use)
     do_work(s, use, pages > FEW_PAGES || history_bytes(s->history) > FEW_BYTES);
 }
 
+/* The state of now is a checkpoint while it is written. */
+static void begin_commit(struct session *s, struct session_use *use)
+{
+    int64_t pages = 0;
+
+    if (use->checkpoint != 0 && !exists(s, use)) {
+        session_worked(s, use);
+        return;
+    }
+    if (use->checkpoint == 0)
+        pages = history_written(s->history, s->pooled->inst);
+    if (pages > 0) /* what is wrong with it, the checkpoint says */
+        make_room(s->home, (uint64_t)pages * PAGE_COST);
+    session_commit(s, use);
+}
+
 static void forget(struct session *s, struct session_use *use)
 {
     if (exists(s, use)) {
@@ -209,8 +225,6 @@ void session_work_begin(struct session *s, struct session_use *use)
         begin_rollback(s, use);
     else if (use->work == SESSION_FORGET)
         forget(s, use);
-    else if (use->checkpoint != 0 && !exists(s, use))
-        session_worked(s, use);
     else
-        session_commit(s, use);
+        begin_commit(s, use);
 }

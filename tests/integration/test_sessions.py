@@ -623,6 +623,27 @@ class Commits(harness.unittest.TestCase):
             self.assertGreaterEqual(connection.call("Stats")["counters"]["now_guest_memory"],
                                     memory)
 
+    def test_idle_programs_make_room(self):
+        """A state for which idle programs leave no room is committed all the same."""
+        daemon = self.start(engine={"memory_budget": "128M", "shards": "1"},
+                            limits={"memory": "64M"})
+        with daemon.connect() as connection:
+            connection.register("small", harness.read_guest("state"), memory=16 << 20)
+            session = Session(connection, "small")
+            session.invoke("fill", ("u32", 0), ("u32", 2048), ("u64", 7))
+            for number in range(20):
+                session.commit(f"filled-{number}")
+            session.close()
+            big = Session(connection)
+            big.invoke("map", ("u32", 10000))
+            for number in range(20):
+                self.assertEqual(connection.invoke(f"filled-{number}", "peek", ("u32", 3)), 10)
+            self.assertGreater(big.commit("big"), 10000 * 4096)
+            big.commit("again")
+            self.assertEqual(connection.invoke("filled-0", "peek", ("u32", 3)), 10)
+            big.close()
+            self.assertEqual(connection.invoke("big", "touch"), 8)
+
     def test_refusals(self):
         daemon = self.start(daemon={"max_images": "3"})
         with daemon.connect() as connection:
