@@ -16,11 +16,9 @@
  * sent more would keep it from its counts of connections too. */
 #define CONTROL_REQUESTS_MAX 16u
 
-/* Larger snapshots are not kept: they take longer to read than most programs take to start. */
-#define CONTROL_SNAPSHOT_MAX (64u << 20)
-
-/* A state's root is all of a snapshot, and not made again. */
-#define CONTROL_STATE_MAX ((1ull << 30) + (1u << 20))
+/* The file of a snapshot, or of what a state consists of: all the memory that a guest may have, and
+ * the tables before it. */
+#define CONTROL_SNAPSHOT_MAX ((1ull << 30) + (1u << 20))
 
 /* Sends without blocking if fd is non-blocking. passed_fd: borrowed, -1 for none.
  * Returns: 0, -EMSGSIZE, -EAGAIN, or another negative errno. */

@@ -361,8 +361,8 @@ static int take_state(struct manifest *m, const Hl__Control__State *asked, uint6
     if (asked->root_sha256.len != REGISTRY_SHA256_SIZE ||
         asked->pages_sha256.len != REGISTRY_SHA256_SIZE)
         return hl_error_set(err, -EINVAL, "a digest must be %u bytes", REGISTRY_SHA256_SIZE);
-    if (asked->root_size == 0 || asked->root_size > CONTROL_STATE_MAX || asked->pages_size == 0 ||
-        asked->pages_size > CONTROL_STATE_MAX)
+    if (asked->root_size == 0 || asked->root_size > CONTROL_SNAPSHOT_MAX ||
+        asked->pages_size == 0 || asked->pages_size > CONTROL_SNAPSHOT_MAX)
         return hl_error_set(err, -EMSGSIZE, "a state of that size is not kept");
     m->has_state = true;
     memcpy(m->parent, asked->parent, len + 1);

@@ -11,7 +11,8 @@
  * room, no disk, the image changed meanwhile) is a line in the log and no more.
  *
  * The copies in memory that workers got are kept for the next worker for a while, so that workers
- * of many uids share one.
+ * of many uids share one. A large one is not: it would be memory of the front's that no uid pays
+ * for. Each worker gets a copy of its own then, and counts it among its programs.
  */
 #include "config.h"
 
@@ -66,7 +67,7 @@ int snapshots_take(struct front *front, const struct registry_entry *entry)
 
 void snapshots_keep(struct front *front, const struct registry_entry *entry, int fd, uint64_t size)
 {
-    struct kept *kept = calloc(1, sizeof(*kept));
+    struct kept *kept = size <= KEPT_BYTES ? calloc(1, sizeof(*kept)) : NULL;
 
     if (!kept)
         return;

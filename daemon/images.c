@@ -250,7 +250,7 @@ static void on_built(uv_work_t *work, int status)
     } else {
         atomic_store(&entry->program->used_ms, uv_now(&shard->loop));
         if (!list_empty(&entry->link))
-            saves_add(&entry->engine->images->saves, entry->program);
+            saves_add(&entry->engine->images->saves, entry->program, SAVES_BUILT);
         settle(entry, ENTRY_READY);
     }
 }
@@ -537,7 +537,7 @@ void images_install(struct engine *engine, struct program *program)
     entry->program = program;
     entry->state = ENTRY_READY; /* from here on shards may find it */
     atomic_store(&program->used_ms, uv_now(&engine->shards[0].loop));
-    saves_add(&engine->images->saves, program);
+    saves_add(&engine->images->saves, program, SAVES_BUILT);
 }
 
 void images_make_room(struct engine *engine, uint64_t bytes, const struct program *keep)
@@ -547,6 +547,11 @@ void images_make_room(struct engine *engine, uint64_t bytes, const struct progra
     roots_drop_unused(&images->roots);
     if (bytes <= atomic_load(&engine->budget.limit[BUDGET_PROGRAMS]))
         drop_programs(images, bytes, UINT_MAX, SPARE_IDLE, keep);
+}
+
+void images_note_parent(struct engine *engine, struct program *program)
+{
+    saves_add(&engine->images->saves, program, SAVES_PARENT);
 }
 
 size_t images_list(struct images *images, struct program ***out)

@@ -61,6 +61,9 @@ void images_install(struct engine *engine, struct program *program);
  * once more, has had a mail that is posted afterwards. */
 void images_make_room(struct engine *engine, uint64_t bytes, const struct program *keep);
 
+/* On shard 0: an image was made of a session of this program. */
+void images_note_parent(struct engine *engine, struct program *program);
+
 /* On shard 0: references to all programs that are ready. *out is the caller's. Returns: how many.
  */
 size_t images_list(struct images *images, struct program ***out);

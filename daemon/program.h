@@ -62,6 +62,7 @@ struct program {
     struct charge memory; /* of BUDGET_PROGRAMS */
     uint64_t start_ns;    /* what its start-up took, or loading what was left of one */
     bool loaded;          /* snap came as a file */
+    bool saved;           /* shard 0's: it was handed to the front, or is about to be (saves.c) */
     struct program_log log;
 
     atomic_uint instances; /* of all shards; at most entry.limits.max_instances */

@@ -6,6 +6,11 @@
  * ones are let go: they cost memory while they wait, and whoever builds one again has another
  * chance. The front decides whether it keeps one; here only what it would certainly refuse is not
  * sent, such as other people's.
+ *
+ * A large snapshot may take longer to load than the program takes to start, and then is not worth
+ * its place on the disk. It is all the same when an image was made of a session of this program:
+ * started again, the program may leave other bytes, and images made of that one would lie over a
+ * root of their own.
  */
 #include "config.h"
 
@@ -21,15 +26,22 @@
 #include "daemon/control.h"
 #include "daemon/control_link.h"
 #include "daemon/engine.h"
+#include "daemon/images.h"
 #include "daemon/program.h"
 #include "daemon/shard.h"
 
 #define WAITING_MAX 64u
 
+/* Past this size it counts how long the start-up took. The front copies a file and its checksum in
+ * about a nanosecond a byte. */
+#define LARGE       (64u << 20)
+#define NS_PER_BYTE 1u
+
 struct save {
     struct list link;
     struct saves *saves;
     struct program *program;
+    struct charge memory; /* of the copy */
     uv_work_t work;
     struct control_request control;
     Hl__Control__SaveSnapshot message;
@@ -42,6 +54,7 @@ static void next(struct saves *saves);
 static void save_free(struct save *save)
 {
     hl_cleanup_closep(&save->control.fd);
+    charge_release(&save->memory);
     program_unref(save->program);
     free(save);
 }
@@ -66,6 +79,8 @@ static void on_saved(struct control_request *control)
     hl_cleanup_closep(&control->reply_fd);
     if (control->reply && control->reply->status == HL_STATUS_OK)
         stats_add(&shard->stats, STAT_SNAPSHOTS_SAVED, 1);
+    else
+        save->program->saved = false;
     end(save);
 }
 
@@ -86,6 +101,7 @@ static void on_written(uv_work_t *work, int status)
     Hl__Control__SaveSnapshot *message = &save->message;
 
     if (status < 0 || save->result < 0 || save->size > CONTROL_SNAPSHOT_MAX) {
+        save->program->saved = false;
         end(save);
         return;
     }
@@ -112,35 +128,61 @@ static void drop_waiting(struct saves *saves)
     saves->count = 0;
 }
 
+/* For the copy. */
+static bool charge(struct save *save)
+{
+    struct engine *engine = save->saves->engine;
+    uint64_t bytes = snapshot_resident(save->program->snap);
+
+    if (charge_set(&save->memory, &engine->budget, BUDGET_PROGRAMS, bytes))
+        return true;
+    images_make_room(engine, bytes, save->program);
+    return charge_set(&save->memory, &engine->budget, BUDGET_PROGRAMS, bytes);
+}
+
 static void next(struct saves *saves)
 {
     struct shard *shard = &saves->engine->shards[0];
-    struct save *save;
+    struct save *save = NULL;
 
     if (shard->draining)
         drop_waiting(saves);
-    if (saves->busy || list_empty(&saves->waiting))
+    while (!saves->busy && !list_empty(&saves->waiting)) {
+        save = LIST_ENTRY(list_pop_front(&saves->waiting), struct save, link);
+        saves->count--;
+        saves->busy = charge(save);
+        if (!saves->busy) {
+            save->program->saved = false;
+            save_free(HL_STEAL(save));
+        }
+    }
+    if (!save)
         return;
-    save = LIST_ENTRY(list_pop_front(&saves->waiting), struct save, link);
-    saves->count--;
-    saves->busy = true;
     save->work.data = save;
     shard->works++;
     uv_queue_work(&shard->loop, &save->work, write_work, on_written);
 }
 
-void saves_add(struct saves *saves, struct program *program)
+static bool is_worth_it(const struct program *program)
+{
+    uint64_t bytes = snapshot_resident(program->snap);
+
+    return bytes <= LARGE || program->start_ns > bytes * NS_PER_BYTE;
+}
+
+void saves_add(struct saves *saves, struct program *program, enum saves_why why)
 {
     struct save *save;
 
-    if (program->loaded || program->entry.owner_uid != saves->engine->uid ||
-        snapshot_resident(program->snap) > CONTROL_SNAPSHOT_MAX || saves->count >= WAITING_MAX)
+    if (program->loaded || program->saved || program->entry.owner_uid != saves->engine->uid ||
+        (why == SAVES_BUILT && !is_worth_it(program)) || saves->count >= WAITING_MAX)
         return;
     save = calloc(1, sizeof(*save));
     if (!save)
         return;
     save->saves = saves;
     save->program = program_ref(program);
+    program->saved = true;
     save->control.fd = save->control.snapshot_fd = -1;
     list_push_back(&saves->waiting, &save->link);
     saves->count++;

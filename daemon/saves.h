@@ -23,8 +23,13 @@ struct saves {
 void saves_init(struct saves *saves, struct engine *engine, const struct snapshot_key *key);
 void saves_fini(struct saves *saves); /* after the loop has ended */
 
-/* If the program was built here and is of this worker's own uid. Nobody waits for it, and nothing
- * comes of it where it fails. */
-void saves_add(struct saves *saves, struct program *program);
+enum saves_why {
+    SAVES_BUILT,  /* to spare the next worker the start-up, where that takes longer than loading */
+    SAVES_PARENT, /* an image was made of it: the next ones should lie over the same root */
+};
+
+/* If the program was built here and is of this worker's own uid, and once. Nobody waits for it, and
+ * nothing comes of it where it fails. */
+void saves_add(struct saves *saves, struct program *program, enum saves_why why);
 
 #endif

@@ -57,13 +57,17 @@ static void fail(struct session_commit *c, enum hl_status status, const char *te
     end(c);
 }
 
-/* On shard 0. The name stands for another image: what comes after must not find the old one. */
+/* On shard 0. The name stands for another image: what comes after must not find the old one. And
+ * where it lies over its parent's snapshot, that is to be the same in workers to come. */
 static void on_seen(struct control_request *control)
 {
     struct session_commit *c = LIST_ENTRY(control, struct session_commit, control);
 
-    if (control->reply->status == HL_STATUS_OK)
-        images_invalidate(control->shard->engine, c->use->name);
+    if (control->reply->status != HL_STATUS_OK)
+        return;
+    images_invalidate(control->shard->engine, c->use->name);
+    if (!c->use->flatten)
+        images_note_parent(control->shard->engine, c->use->session->pool->program);
 }
 
 static void on_registered(struct control_request *control)

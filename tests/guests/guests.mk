@@ -67,8 +67,8 @@ tests/guests/library_musl: $(LIBRARY_FILES) $(GUEST_PROGRAM_DEPENDS)
 		guest/libhlguest.a
 endif
 
-SINGLE_GUESTS = tests/guests/host_early tests/guests/outward tests/guests/plain tests/guests/restore \
-	tests/guests/returns tests/guests/state
+SINGLE_GUESTS = tests/guests/host_early tests/guests/large tests/guests/outward tests/guests/plain \
+	tests/guests/restore tests/guests/returns tests/guests/state
 if HAVE_LIBPNG
 SINGLE_GUESTS += tests/guests/png
 png_CFLAGS = $(LIBPNG_CFLAGS)
@@ -102,7 +102,7 @@ tests/guests/%_musl: guest/examples/%.c $(GUEST_PROGRAM_DEPENDS)
 	$(AM_V_CCLD)$(MUSL_GCC) $(GUEST_CFLAGS) -static $< $(HLGUEST_FLAGS) -o $@
 
 EXTRA_DIST += $(LIBRARY_FILES) $(HOSTILE_FILES) $(SECRETS_FILES) tests/guests/startup.c tests/guests/plain.c \
-	tests/guests/host_early.c tests/guests/outward.c tests/guests/restore.c tests/guests/returns.c \
+	tests/guests/host_early.c tests/guests/large.c tests/guests/outward.c tests/guests/restore.c tests/guests/returns.c \
 	tests/guests/state.c tests/guests/png.c tests/guests/bare.S
 TEST_GUESTS = tests/guests/hostile $(LIBRARY_GUESTS) $(LIBRARY_MUSL_GUEST) $(SECRETS_GUESTS) tests/guests/bare $(STARTUP_GUESTS) \
 	$(SINGLE_GUESTS) $(VARIANT_GUESTS)

@@ -10,6 +10,8 @@ import time
 import harness
 import wire
 
+LARGE = 72 << 20  # what the guest of that name fills
+
 
 class Session:
     """One session, used over a connection."""
@@ -643,6 +645,64 @@ class Commits(harness.unittest.TestCase):
             self.assertEqual(connection.invoke("filled-0", "peek", ("u32", 3)), 10)
             big.close()
             self.assertEqual(connection.invoke("big", "touch"), 8)
+
+    def memory_files(self, daemon):
+        """The bytes of all memory files that the worker has open."""
+        (worker,) = daemon.workers()
+        folder = f"/proc/{worker}/fd"
+        bytes_of = {}
+        for name in os.listdir(folder):
+            try:
+                if os.readlink(os.path.join(folder, name)).startswith("/memfd:"):
+                    file = os.stat(os.path.join(folder, name))
+                    bytes_of[file.st_ino] = file.st_blocks * 512
+            except FileNotFoundError:
+                pass
+        return sum(bytes_of.values())
+
+    def large_files(self, daemon):
+        return [name for name, size in self.stored(daemon).items() if size >= LARGE]
+
+    def wait_saved(self, daemon, name):
+        path = os.path.join(daemon.state, "snapshots", name)
+        harness.wait_until(lambda: os.path.exists(path), f"the snapshot of {name}")
+        self.assertGreater(os.stat(path).st_size, LARGE)
+
+    def commit_large(self, daemon, name, first):
+        with daemon.connect() as connection:
+            session = Session(connection, "large")
+            session.invoke("fill", ("u32", first), ("u32", 64), ("u64", 1 << 40))
+            self.assertLess(session.commit(name), 128 * 4096)
+            session.close()
+
+    def test_a_large_parent_is_the_same_in_each_worker(self):
+        """However often workers come and go, children of a large image lie over one root."""
+        daemon = self.start()
+        with daemon.connect() as connection:
+            connection.register("large", harness.read_guest("large"), memory=128 << 20)
+        self.commit_large(daemon, "child-0", 100)
+        self.wait_saved(daemon, "large")
+        for pid in daemon.workers():
+            os.kill(pid, signal.SIGKILL)
+        harness.wait_until(lambda: not daemon.workers(), "the worker's end")
+        self.commit_large(daemon, "child-1", 200)
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.commit_large(daemon, "child-2", 300)
+        self.assertEqual(len(self.large_files(daemon)), 1)
+        with daemon.connect() as connection:
+            self.assertEqual(connection.call("Stats")["counters"]["builds"], 0)
+            same = connection.invoke("large", "peek", ("u32", 5))
+            used = []
+            for number in range(3):
+                name, cell = f"child-{number}", 100 + 100 * number
+                self.assertEqual(connection.invoke(name, "peek", ("u32", cell)),
+                                 (1 << 40) + cell)
+                self.assertEqual(connection.invoke(name, "peek", ("u32", 5)), same)
+                if harness.ROOT:
+                    used.append(self.memory_files(daemon))
+            if harness.ROOT and daemon.backend == "kvm":
+                self.assertLess(used[-1] - used[0], 8 << 20)
 
     def test_refusals(self):
         daemon = self.start(daemon={"max_images": "3"})
