@@ -2,9 +2,13 @@
 /*
  * An image made from a session has the program of its parent, a root and the pages that differ from
  * it. The root is the snapshot that the program's start-up left. For a parent that was made from a
- * session itself it is the one that the parent's state lies over, as long as that state is small;
- * past STATE_SMALL it is the parent's whole snapshot, made flat, so that its children have it once
- * and not each. So a state never lies over another state, however long the family.
+ * session itself it is the one that the parent's state lies over, as long as that state is small
+ * beside it; from then on it is the parent's whole snapshot, made flat, so that its children have
+ * it once and not each. So a state never lies over another state, however long the family.
+ *
+ * Small is a sixteenth: with each generation changing c bytes more of a root of r, one stores r/32
+ * on average for what it shares with those before, and every r/16c of them a root, which for the
+ * usual c (some thousandths of r) is near the least that the two can be together.
  *
  * The front stores a file that it has already only once, by its digest, which is why the root of a
  * program has to come out the same each time it is written: its bytes depend on the snapshot alone.
@@ -25,7 +29,8 @@
 #include "base/io.h"
 
 #define COPY_SIZE   (256u << 10)
-#define STATE_SMALL (512u << 10)
+#define STATE_SMALL (512u << 10) /* whatever the root */
+#define ROOT_SHARE  16u
 #define SEALS       (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 void commit_fini(struct commit *commit)
@@ -110,17 +115,26 @@ static int put_state(struct commit *commit, const struct commit_request *request
     return r;
 }
 
+/* What the state is to lie over. */
+static const struct snapshot *choose_root(const struct program *program)
+{
+    const struct snapshot *root = snapshot_root(program->snap);
+    uint64_t small = program->entry.root_size / ROOT_SHARE;
+
+    if (small < STATE_SMALL)
+        small = STATE_SMALL;
+    return root && program->entry.state_size <= small ? root : program->snap;
+}
+
 int commit_make(struct commit *commit, const struct commit_request *request,
                 const struct snapshot_key *key, struct budget *budget, struct hl_error *err)
 {
     const struct program *program = request->program;
     const struct snapshot_key own = program_state_key(&program->entry, key);
-    const struct snapshot *root = snapshot_root(program->snap);
+    const struct snapshot *root = choose_root(program);
     bool flatten = request->flatten;
     int r;
 
-    if (!root || program->entry.state_size > STATE_SMALL)
-        root = program->snap;
     commit->budget = budget;
     commit->size = program->elf_size;
     if (!reserve(commit, 0))

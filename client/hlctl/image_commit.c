@@ -38,7 +38,7 @@ const struct verb verb_image_commit = {
     .arguments = "SESSION NAME",
     .summary = "Make an image of a session's state",
     .notes = "Calls of the image begin with what the session's calls left. What it has in common "
-             "with\nthe image that the session was opened by is stored once.\n",
+             "with\nthe root of the image that the session was opened by is stored once.\n",
     .min_args = 2,
     .max_args = 2,
     .options =

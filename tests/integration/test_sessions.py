@@ -704,6 +704,32 @@ class Commits(harness.unittest.TestCase):
             if harness.ROOT and daemon.backend == "kvm":
                 self.assertLess(used[-1] - used[0], 8 << 20)
 
+    def test_generations_share_a_root(self):
+        """A child whose parent changed little beside the root costs no root of its own."""
+        daemon = self.start()
+        with daemon.connect() as connection:
+            connection.register("large", harness.read_guest("large"), memory=128 << 20)
+            parent = "large"
+            for number in range(10):
+                session = Session(connection, parent)
+                session.invoke("fill", ("u32", 1000 * number), ("u32", 256), ("u64", 1 << 40))
+                parent = f"generation-{number}"
+                self.assertLess(session.commit(parent), 6 << 20)
+                session.close()
+                if number == 4:
+                    self.assertEqual(len(self.large_files(daemon)), 1)
+            self.assertEqual(len(self.large_files(daemon)), 2)
+            self.assertLess(sum(self.stored(daemon).values()), 2 * LARGE + (40 << 20))
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        with daemon.connect() as connection:
+            for last in (4, 9):
+                for number in range(last + 1):
+                    cell = 1000 * number + 255
+                    self.assertEqual(
+                        connection.invoke(f"generation-{last}", "peek", ("u32", cell)),
+                        (1 << 40) + cell)
+
     def test_refusals(self):
         daemon = self.start(daemon={"max_images": "3"})
         with daemon.connect() as connection:
