@@ -72,7 +72,7 @@ START_TEST(functions_and_symbols)
     int add;
 
     ck_assert_msg(image_new(&img, file, file_len, &err) == 0, "%s", err.text);
-    ck_assert_uint_eq(image_function_count(img), 32);
+    ck_assert_uint_eq(image_function_count(img), 33);
     add = image_find_function(img, "add", 3);
     ck_assert_int_eq(add, 2);
     ck_assert_int_eq(image_find_function(img, "ad", 2), -ENOENT);
