@@ -77,7 +77,7 @@ START_TEST(functions_and_symbols)
     ck_assert_int_eq(add, 2);
     ck_assert_int_eq(image_find_function(img, "ad", 2), -ENOENT);
     ck_assert_int_eq(image_find_function(img, "", 0), -ENOENT);
-    ck_assert_ptr_null(image_function(img, 32));
+    ck_assert_ptr_null(image_function(img, 33));
     hl_signature_format(text, sizeof(text), image_function(img, 2)->name,
                         &image_function(img, 2)->sig);
     ck_assert_str_eq(text, "add(i32, i32) -> i32");
