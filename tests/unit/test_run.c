@@ -440,6 +440,7 @@ START_TEST(test_long_calls_take_turns_by_client)
     many = rig_connect(&rig);
     one = rig_connect(&rig);
     other = rig_connect(&rig);
+    ck_assert_int_eq(rig_call(other, 1, &nothing), 0); /* the program is there */
     fake_set_run(note_turn, NULL);
     rig_invoke(one, 1, &hold);
     rig_await_counter(other, &stream, "long_runs", 1);
