@@ -4,9 +4,16 @@
  * instances of this shard go until it is not, the longest unused first; their machines are not
  * destroyed for that: unbound, a machine is a shell, and a shell becomes an instance of any image
  * of its size in a fraction of the time that a new machine takes. So as many images as there are
- * share the machines that the budget allows. Creating one takes about a millisecond, so some shells
- * stand ready, made by the thread pool; one of a size that is not needed gives its place to one of
- * a size that is.
+ * share the machines that the budget allows.
+ *
+ * The call waits for no other shard. But if one has had an instance idle for longer than the one
+ * that went, it is asked to let that go too, behind the reply; the machine comes here, and the next
+ * call finds room. So what one shard does not use any more does not stay while another makes its
+ * instances over and over. Each shard's oldest_ms says whether it is worth asking: since what is
+ * used later is never older, it is a bound until the next question, and calls need not keep it.
+ *
+ * Creating a machine takes about a millisecond, so some shells stand ready, made by the thread
+ * pool; one of a size that is not needed gives its place to one of a size that is.
  */
 #include "config.h"
 
@@ -22,7 +29,8 @@
 #include "daemon/share.h"
 #include "hv/timer.h"
 
-#define IDLE_LEAST 4u /* fewer are not reduced to make room ahead of need */
+#define IDLE_LEAST   4u    /* fewer are not reduced to make room ahead of need */
+#define ASK_EMPTY_MS 1000u /* for so long a shard with nothing idle is not asked again */
 
 struct ready_shell {
     struct list link;
@@ -85,24 +93,38 @@ static uint64_t class_of(const struct program *program)
     return shell_class(snapshot_size(program->snap));
 }
 
-void pooled_retire(struct shard *shard, struct pooled *p)
+/* Takes p's machine and its charge. Returns: the shell, or NULL where it cannot be one. */
+static struct ready_shell *unbind(struct shard *shard, struct pooled *p)
 {
     struct ready_shell *ready = shard->stopping ? NULL : calloc(1, sizeof(*ready));
-    struct shell *shell = ready ? instance_unbind(p->inst) : NULL;
+
+    if (!ready)
+        return NULL;
+    ready->shell = instance_unbind(p->inst);
+    p->inst = NULL; /* unbound or freed */
+    if (!ready->shell) {
+        free(ready);
+        return NULL;
+    }
+    ready->size = class_of(p->program);
+    ready->vm = p->vm;
+    p->vm = (struct charge){0};
+    stats_add(&shard->stats, STAT_INSTANCES_UNBOUND, 1);
+    return ready;
+}
+
+static void keep_shell(struct shard *shard, struct ready_shell *ready)
+{
+    list_push_front(&shard->shells, &ready->link);
+    shard->nshells++;
+}
+
+void pooled_retire(struct shard *shard, struct pooled *p)
+{
+    struct ready_shell *ready = unbind(shard, p);
 
     if (ready)
-        p->inst = NULL; /* unbound or freed */
-    if (shell) {
-        ready->shell = shell;
-        ready->size = class_of(p->program);
-        ready->vm = p->vm;
-        p->vm = (struct charge){0};
-        list_push_front(&shard->shells, &ready->link);
-        shard->nshells++;
-        stats_add(&shard->stats, STAT_INSTANCES_UNBOUND, 1);
-    } else {
-        free(ready);
-    }
+        keep_shell(shard, ready);
     pooled_free(shard, p);
 }
 
@@ -132,6 +154,18 @@ static bool retire_oldest(struct shard *shard, const struct pool *spare, uint64_
     return true;
 }
 
+/* The same for a call of pool: the shard may ask others for room. */
+static bool make_way(struct pool *pool, uint64_t class)
+{
+    struct shard *shard = pool->shard;
+    const struct pooled *p = oldest_idle(shard, pool, class);
+
+    if (!p)
+        return false;
+    shard->retired_ms = p->used_ms;
+    return retire_oldest(shard, pool, class);
+}
+
 static bool discard_a_shell(struct shard *shard)
 {
     if (list_empty(&shard->shells))
@@ -159,7 +193,7 @@ static bool charge_memory(struct pool *pool, struct charge *charge)
     bool enough;
 
     while (!charge_set(charge, budget, BUDGET_GUEST_MEMORY, size)) {
-        if (!retire_oldest(shard, pool, 0))
+        if (!make_way(pool, 0))
             return false;
         shard->memory_short = true;
     }
@@ -177,7 +211,7 @@ static bool charge_machine(struct pool *pool, struct charge *charge)
     struct shard *shard = pool->shard;
 
     while (!charge_set(charge, &shard->engine->budget, BUDGET_VMS, 1)) {
-        if (list_empty(&shard->shells) && !retire_oldest(shard, pool, 0))
+        if (list_empty(&shard->shells) && !make_way(pool, 0))
             return false;
         (void)discard_a_shell(shard);
     }
@@ -228,7 +262,7 @@ static int take_shell(struct pool *pool, struct pooled *p, struct shell **out, s
     struct ready_shell *ready = find_shell(shard, size);
 
     note_ask(shard, size, !ready);
-    if (!ready && machines_are_short(shard) && retire_oldest(shard, pool, size)) {
+    if (!ready && machines_are_short(shard) && make_way(pool, size)) {
         shard->room_wanted = true;
         ready = find_shell(shard, size);
     }
@@ -312,6 +346,7 @@ int pooled_new(struct pool *pool, struct pooled **out, struct hl_error *err)
 void pooled_keep(struct pool *pool, struct pooled *p)
 {
     p->pool = pool;
+    p->used_ms = uv_now(&pool->shard->loop);
     list_push_front(&pool->idle, &p->link);
     list_push_back(&pool->shard->idle_instances, &p->lru_link);
     pool->shard->nidle++;
@@ -323,12 +358,92 @@ void pooled_keep(struct pool *pool, struct pooled *p)
     pool->shard->keeping_ns = hv_now_ns();
 }
 
+/* --- room ahead of need ---------------------------------------------------------------------- */
+
+/* oldest_ms fits what is idle. */
+static void note_oldest(struct shard *shard)
+{
+    uint64_t ms = uv_now(&shard->loop) + ASK_EMPTY_MS;
+
+    if (!list_empty(&shard->idle_instances))
+        ms = LIST_ENTRY(shard->idle_instances.next, struct pooled, lru_link)->used_ms;
+    atomic_store_explicit(&shard->oldest_ms, ms, memory_order_relaxed);
+}
+
+static void on_room_answered(struct mail *mail, void *owner)
+{
+    struct shard *shard = owner;
+
+    (void)mail;
+    shard->works--;
+    shard->room.asked = false;
+    if (shard->room.shell)
+        keep_shell(shard, shard->room.shell);
+    shard_check_quiet(shard);
+}
+
+static void on_room_asked(struct mail *mail, void *owner)
+{
+    struct room *room = LIST_ENTRY(mail, struct room, mail);
+    struct shard *from = LIST_ENTRY(room, struct shard, room);
+    struct shard *shard = owner;
+    struct pooled *p = oldest_idle(shard, NULL, 0);
+
+    room->shell = NULL;
+    if (p && p->used_ms < room->before_ms) {
+        pooled_forget(p);
+        if (class_of(p->program) == room->wanted)
+            room->shell = unbind(shard, p);
+        pooled_free(shard, p);
+    }
+    note_oldest(shard);
+    mailbox_post(&from->mailbox, mail, on_room_answered);
+}
+
+/* Returns: whether a shard may have something that is unused since before then, and is asked. */
+static bool ask_for_room(struct shard *shard, uint64_t before_ms)
+{
+    struct engine *engine = shard->engine;
+    struct shard *best = NULL;
+    uint64_t oldest = before_ms;
+
+    for (unsigned int i = 0; i < engine->nshards; i++) {
+        struct shard *other = &engine->shards[i];
+        uint64_t ms = atomic_load_explicit(&other->oldest_ms, memory_order_relaxed);
+
+        if (other != shard && ms < oldest) {
+            oldest = ms;
+            best = other;
+        }
+    }
+    if (!best)
+        return false;
+    shard->works++;
+    shard->room.asked = true;
+    shard->room.before_ms = before_ms;
+    shard->room.wanted = shard->shell_size;
+    mailbox_post(&best->mailbox, &shard->room.mail, on_room_asked);
+    return true;
+}
+
 bool pooled_make_room(struct shard *shard)
 {
-    if (!shard->room_wanted)
+    const struct pooled *p;
+    uint64_t before_ms;
+    bool own;
+
+    if (!shard->room_wanted && shard->retired_ms == 0)
         return false;
+    p = oldest_idle(shard, NULL, 0);
+    own = shard->room_wanted && p && shard->nidle >= IDLE_LEAST;
+    before_ms = own ? p->used_ms : shard->retired_ms;
     shard->room_wanted = false;
-    return shard->nidle >= IDLE_LEAST && retire_oldest(shard, NULL, 0);
+    shard->retired_ms = 0;
+    if (shard->room.asked)
+        return false;
+    if (before_ms > 0 && !shard->stopping && ask_for_room(shard, before_ms))
+        return true;
+    return own && retire_oldest(shard, NULL, 0);
 }
 
 /* --- shells ahead of need -------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ struct pooled {
     struct instance *inst;
     struct pool *pool; /* while a shard owns it */
     struct program *program;
+    uint64_t used_ms; /* when it became idle last; a shard's clock */
     uint64_t bound_ns, calls, pages_reset;
     struct world world;      /* that its host calls see */
     uint32_t host_calls;     /* of its call, within the policy's bounds */
@@ -67,8 +68,9 @@ void pooled_retire(struct shard *shard, struct pooled *p);
  * up: a machine where those are short, else memory. Returns: whether there was one. */
 bool pooled_evict(struct shard *shard);
 
-/* A call had to wait until an idle instance had made room: makes some for the next such call, if
- * enough idle ones stay. Returns: whether it did. */
+/* A call had to wait until an idle instance had made room: makes some for the next such call. If
+ * another shard has one that has been unused for longer than that, it is asked for it; otherwise
+ * one of this shard goes, if enough idle ones stay. Returns: whether it did. */
 bool pooled_make_room(struct shard *shard);
 
 /* One more shell on the thread pool, if the settings want more ready, or one of a size that a call

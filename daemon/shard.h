@@ -4,7 +4,8 @@
 
 /*
  * A shard: one thread, its loop, its connections, its instances. Everything in the struct is its
- * thread's own, but for the mailbox and the counters, which others may post to and read.
+ * thread's own, but for the mailbox and the counters, which others may post to and read, and
+ * oldest_ms, which they may read.
  */
 
 #include <stdbool.h>
@@ -24,6 +25,16 @@
 
 struct conn;
 struct engine;
+struct ready_shell;
+
+/* A shard's question for what another has had idle for long (pooled_make_room). */
+struct room {
+    struct mail mail;
+    bool asked;                /* it is under way, and counted among works */
+    uint64_t before_ms;        /* it must be unused since before then */
+    uint64_t wanted;           /* class of shell */
+    struct ready_shell *shell; /* the answer, or NULL */
+};
 
 struct shard {
     struct engine *engine;
@@ -82,10 +93,13 @@ struct shard {
     unsigned int nidle;         /* idle_instances */
     bool memory_short;          /* instances were retired for memory, and there still is little */
     bool room_wanted;           /* see pooled_make_room */
-    unsigned int works;         /* jobs of ours in the thread pool */
+    uint64_t retired_ms;        /* since when the one was unused that made way for a call, or 0 */
+    unsigned int works;         /* jobs of ours in the thread pool, questions to other shards */
     unsigned int resets;
 
     unsigned int providers; /* connections of ours with an offer */
+    struct room room;
+    _Atomic uint64_t oldest_ms; /* about: no idle instance is unused since before */
     struct mail quiet_mail, end_mail, uncalled_mail;
     bool made, draining, uncalled, stopping, quiet, checking;
 };

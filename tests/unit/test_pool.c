@@ -328,6 +328,7 @@ static void run_clients(unsigned int shards, const char *const images[CLIENTS])
 
     settings.shards = shards;
     start();
+    add_large(2);
     for (int i = 0; i < CLIENTS; i++) {
         clients[i].fd = rig_connect(&rig);
         clients[i].calls = 200;
@@ -379,6 +380,17 @@ START_TEST(test_more_shards)
 }
 END_TEST
 
+/* Shards that take machines of two sizes from each other all the time, up to the end. */
+START_TEST(test_too_many_images)
+{
+    static const char *const images[CLIENTS] = {"test", "large0", "large1", "other"};
+
+    settings.max_vms = 3;
+    settings.shells = (uint32_t)_i;
+    run_clients(2, images);
+}
+END_TEST
+
 /* A program that is ready for one shard is there for the others, without a question. */
 START_TEST(test_ready_for_all)
 {
@@ -416,6 +428,83 @@ START_TEST(test_idle_instance_moves)
     ck_assert_int_eq(rig_call(other, 1, &nothing), 0);
     ck_assert_uint_eq(rig_counter(fd, 3, "instances_made"), 1);
     ck_assert_uint_eq(rig_counter(fd, 5, "instances_moved"), 1);
+    close(fd);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* Calls each image, and gives the shards time for what they do behind the reply. */
+static void call_each(int fd, uint32_t *stream, const char *const images[], int n)
+{
+    for (int i = 0; i < n; i++) {
+        ck_assert_int_eq(call_image(fd, *stream += 2, images[i]), 0);
+        usleep(2000);
+    }
+}
+
+/* What one shard used once gives way to what the other needs over and over, of whatever size its
+ * machines are: from some time on no instances are made. */
+START_TEST(test_unused_elsewhere_goes)
+{
+    static const char *const unused[2][2] = {{"z", "w"}, {"large0", "large1"}};
+    static const char *const needed[] = {"x", "y", "q"};
+    uint32_t stream = 1, other_stream = 1;
+    uint64_t made;
+    int fd, other;
+
+    settings.shards = 2;
+    if (_i == 1)
+        settings.memory_budget = 4 * limits.memory;
+    else
+        settings.max_vms = 4;
+    start();
+    add_large(2);
+    for (int i = 0; i < 2; i++)
+        rig_add(&rig, unused[0][i], &limits);
+    for (int i = 0; i < 3; i++)
+        rig_add(&rig, needed[i], &limits);
+    other = rig_connect(&rig);
+    fd = rig_connect(&rig);
+    call_each(other, &other_stream, unused[_i == 2], 2);
+    for (int i = 0; i < 10; i++)
+        call_each(fd, &stream, needed, 3);
+    made = rig_counter(fd, stream += 2, "instances_made");
+    ck_assert_uint_ge(made, 6); /* there was no room for five at first */
+    for (int i = 0; i < 3; i++)
+        call_each(fd, &stream, needed, 3);
+    ck_assert_uint_eq(rig_counter(fd, stream += 2, "instances_made"), made);
+    ck_assert_int_le(fake_machines(), 4);
+    close(fd);
+    close(other);
+    rig_stop(&rig);
+}
+END_TEST
+
+/* … but what is used on the other shard meanwhile stays. */
+START_TEST(test_used_elsewhere_stays)
+{
+    static const char *const needed[] = {"x", "y", "q"};
+    uint32_t stream = 1, other_stream = 1;
+    uint64_t made;
+    int fd, other;
+
+    settings.shards = 2;
+    settings.max_vms = 3;
+    start();
+    for (int i = 0; i < 3; i++)
+        rig_add(&rig, needed[i], &limits);
+    other = rig_connect(&rig);
+    fd = rig_connect(&rig);
+    ck_assert_int_eq(call_image(other, 1, "test"), 0);
+    for (int i = 0; i < 10; i++) {
+        for (int j = 0; j < 3; j++) {
+            call_each(fd, &stream, &needed[j], 1);
+            ck_assert_int_eq(call_image(other, other_stream += 2, "test"), 0);
+        }
+    }
+    made = rig_counter(fd, stream += 2, "instances_made");
+    ck_assert_uint_le(made, 1 + 30 + 3); /* hardly any of them "test" */
     close(fd);
     close(other);
     rig_stop(&rig);
@@ -488,8 +577,11 @@ int main(void)
     tcase_add_test(tc, test_one_instance);
     tcase_add_test(tc, test_one_vm);
     tcase_add_test(tc, test_more_shards);
+    tcase_add_loop_test(tc, test_too_many_images, 0, 2);
     tcase_add_test(tc, test_ready_for_all);
     tcase_add_test(tc, test_idle_instance_moves);
+    tcase_add_loop_test(tc, test_unused_elsewhere_goes, 0, 3);
+    tcase_add_test(tc, test_used_elsewhere_stays);
     tcase_add_test(tc, test_drain_two_shards);
     tcase_add_loop_test(tc, test_drain_early, 0, 2);
     return tests_run(tc, "pool");
