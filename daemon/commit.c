@@ -12,6 +12,8 @@
  *
  * The front stores a file that it has already only once, by its digest, which is why the root of a
  * program has to come out the same each time it is written: its bytes depend on the snapshot alone.
+ * So once its digest is known the root need not be written again: the front has it, or says that it
+ * has not.
  */
 #include "config.h"
 
@@ -115,6 +117,37 @@ static int put_state(struct commit *commit, const struct commit_request *request
     return r;
 }
 
+/* Fills commit->root where it is known already. */
+static bool recall_root(struct commit *commit, struct program *program, const struct snapshot *root)
+{
+    const struct program_entry *entry = &program->entry;
+    struct commit_file *file = &commit->root;
+    bool known;
+
+    if (root == snapshot_root(program->snap)) {
+        memcpy(file->sha256, entry->root_sha256, sizeof(file->sha256));
+        file->size = entry->root_size;
+        return true;
+    }
+    pthread_mutex_lock(&program->root_lock);
+    known = program->root_known;
+    if (known) {
+        memcpy(file->sha256, program->root_sha256, sizeof(file->sha256));
+        file->size = program->root_size;
+    }
+    pthread_mutex_unlock(&program->root_lock);
+    return known;
+}
+
+static void note_root(const struct commit *commit, struct program *program)
+{
+    pthread_mutex_lock(&program->root_lock);
+    memcpy(program->root_sha256, commit->root.sha256, sizeof(program->root_sha256));
+    program->root_size = commit->root.size;
+    program->root_known = true;
+    pthread_mutex_unlock(&program->root_lock);
+}
+
 /* What the state is to lie over. */
 static const struct snapshot *choose_root(const struct program *program)
 {
@@ -129,7 +162,7 @@ static const struct snapshot *choose_root(const struct program *program)
 int commit_make(struct commit *commit, const struct commit_request *request,
                 const struct snapshot_key *key, struct budget *budget, struct hl_error *err)
 {
-    const struct program *program = request->program;
+    struct program *program = request->program;
     const struct snapshot_key own = program_state_key(&program->entry, key);
     const struct snapshot *root = choose_root(program);
     bool flatten = request->flatten;
@@ -140,9 +173,13 @@ int commit_make(struct commit *commit, const struct commit_request *request,
     if (!reserve(commit, 0))
         return hl_error_set(err, -ENOBUFS, "no room for another program now");
     r = begin(commit, program);
-    if (r == 0)
-        r = flatten ? put_state(commit, request, HISTORY_ALL, NULL, &own, &commit->root, err)
-                    : put_root(commit, root, request->hv, &own, err);
+    commit->rootless = !flatten && !request->whole && recall_root(commit, program, root);
+    if (r == 0 && flatten)
+        r = put_state(commit, request, HISTORY_ALL, NULL, &own, &commit->root, err);
+    else if (r == 0 && !commit->rootless)
+        r = put_root(commit, root, request->hv, &own, err);
+    if (r == 0 && !flatten && !commit->rootless)
+        note_root(commit, program);
     if (r == 0)
         r = put_state(commit, request, flatten ? HISTORY_NONE : HISTORY_DIFFERENT, root, &own,
                       &commit->pages, err);

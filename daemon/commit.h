@@ -17,7 +17,8 @@ struct commit_file {
 };
 
 struct commit {
-    int fd; /* a sealed memory file: program, root, pages */
+    int fd; /* a sealed memory file: program, root (unless rootless), pages */
+    bool rootless;
     struct commit_file root, pages;
     uint64_t size; /* of it so far */
     struct budget *budget;
@@ -26,11 +27,12 @@ struct commit {
 };
 
 struct commit_request {
-    const struct program *program; /* that the session is of */
+    struct program *program; /* that the session is of; what its root is gets noted there */
     const struct history *history;
     const struct checkpoint *to;
     const struct hv_backend *hv;
     bool flatten; /* nothing of the parent's files: the whole state is its root */
+    bool whole;   /* with the root, although it is known which that is */
 };
 
 /* Blocks, any thread; the history is the caller's alone meanwhile. Returns: 0; -ENOBUFS where the

@@ -94,6 +94,7 @@ struct request {
     struct worker *worker;
     uint64_t id;
     bool drop;
+    bool rootless;            /* put: the root does not stand in fd */
     bool root;                /* resolve: the root of the name's state, and no more */
     struct manifest manifest; /* put and save: what is asked for; drop and resolve: the name */
     int fd; /* put and save: from the worker; resolve: the program, for the worker */

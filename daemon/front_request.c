@@ -122,6 +122,19 @@ void request_fail(struct request *request, int code)
     request_free(request);
 }
 
+/* The worker is to send what it left out. */
+static void request_need_root(struct request *request)
+{
+    Hl__Control__Reply reply = HL__CONTROL__REPLY__INIT;
+
+    reply.id = request->id;
+    reply.status = HL_STATUS_FAILED_PRECONDITION;
+    reply.message = (char *)"the root of its state is not here, or damaged";
+    reply.root_needed = true;
+    send_reply(request->worker, &reply, -1);
+    request_free(request);
+}
+
 /* List */
 
 static void list(struct worker *worker, uint64_t id, const Hl__Control__List *asked)
@@ -180,7 +193,12 @@ static void on_changed(uv_work_t *work, int status)
     front->jobs--;
     front->changing = NULL;
     r = registry_change_end(request->change, &now, &request->err);
-    if (r < 0) {
+    if (r == REGISTRY_ROOT_NEEDED) {
+        log_limited(&front->request_log, LOG_LEVEL_WARNING,
+                    "the root of image %s is missing or damaged: its worker is asked for it",
+                    request->manifest.name);
+        request_need_root(request);
+    } else if (r < 0) {
         log_limited(&front->request_log, LOG_LEVEL_ERROR, "image %s of uid %u not %s: %s",
                     request->manifest.name, request->worker->uid,
                     request->drop ? "removed" : "registered", request->err.text);
@@ -198,6 +216,7 @@ static void on_changed(uv_work_t *work, int status)
     front_check_drained(front);
 }
 
+/* Returns: 0; REGISTRY_ROOT_NEEDED; a negative errno. */
 static int start_change(struct request *request)
 {
     struct front *front = request->front;
@@ -214,10 +233,13 @@ static int start_change(struct request *request)
     if (request->drop)
         r = registry_change_drop(&request->change, front->registry, request->manifest.name,
                                  request->worker->uid, &request->err);
+    else if (request->rootless)
+        r = registry_change_put_rootless(&request->change, front->registry, &request->manifest,
+                                         request->fd, &quota, &request->err);
     else
         r = registry_change_put(&request->change, front->registry, &request->manifest, request->fd,
                                 &quota, &request->err);
-    if (r < 0)
+    if (r != 0)
         return r;
     request->work.data = request;
     /* Fails for a NULL callback alone. */
@@ -253,7 +275,9 @@ static void next_change(struct front *front)
     while (!front->changing && (request = take_change(front))) {
         int r = start_change(request);
 
-        if (r < 0)
+        if (r == REGISTRY_ROOT_NEEDED)
+            request_need_root(request);
+        else if (r < 0)
             request_fail(request, r);
     }
 }
@@ -370,7 +394,7 @@ static int take_state(struct manifest *m, const Hl__Control__State *asked, uint6
     memcpy(m->parts[PART_STATE].sha256, asked->pages_sha256.data, REGISTRY_SHA256_SIZE);
     m->parts[PART_ROOT].size = asked->root_size;
     m->parts[PART_STATE].size = asked->pages_size;
-    *total += asked->root_size + asked->pages_size;
+    *total += asked->pages_size + (asked->root_left_out ? 0 : asked->root_size);
     return 0;
 }
 
@@ -402,6 +426,7 @@ static int take_register(struct request *request, const Hl__Control__Register *a
         return r;
     clock_gettime(CLOCK_REALTIME, &now);
     memcpy(m->sha256, asked->sha256.data, sizeof(m->sha256));
+    request->rootless = asked->state && asked->state->root_left_out;
     m->size = asked->size;
     m->owner = request->worker->uid;
     m->is_private = asked->private_;

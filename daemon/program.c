@@ -178,6 +178,7 @@ int program_new(struct program **out, struct program_load *load, struct hl_error
         return hl_error_set(err, -ENOMEM, "out of memory");
     atomic_init(&program->refs, 1);
     pthread_mutex_init(&program->log.lock, NULL);
+    pthread_mutex_init(&program->root_lock, NULL);
     program->entry = load->entry;
     r = charge_start(program, load->budget, err);
     if (r == 0)
@@ -246,6 +247,7 @@ void program_unref(struct program *program)
     for (size_t i = 0; i < PROGRAM_LOG_LINES; i++)
         free(program->log.lines[i]);
     pthread_mutex_destroy(&program->log.lock);
+    pthread_mutex_destroy(&program->root_lock);
     free(program->tends_long);
     charge_release(&program->memory);
     free(program);

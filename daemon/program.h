@@ -65,6 +65,13 @@ struct program {
     bool saved;           /* shard 0's: it was handed to the front, or is about to be (saves.c) */
     struct program_log log;
 
+    /* The file of what images made of its sessions lie over (commit.c): it takes as long to find
+     * out as the root is large. */
+    pthread_mutex_t root_lock;
+    bool root_known;
+    uint8_t root_sha256[PROGRAM_DIGEST_SIZE];
+    uint64_t root_size;
+
     atomic_uint instances; /* of all shards; at most entry.limits.max_instances */
     atomic_uint queued;    /* calls waiting; at most entry.limits.max_queue */
     atomic_uint running, warm;

@@ -20,6 +20,7 @@
 #include "daemon/registry_snapshot.h"
 
 #define NAMES_SHOWN 8u
+#define ROOT        (1u + PART_ROOT) /* among registry_files */
 
 struct registry_change {
     struct registry *registry;
@@ -28,6 +29,7 @@ struct registry_change {
     struct registry_put put;
     struct index_entry *entry;                /* put: the new one */
     struct index_blob *blobs[REGISTRY_FILES]; /* put: fresh, for digests that are not known */
+    struct registry_stamp root_stamp;
     struct hl_error err;
     int result;
 };
@@ -290,6 +292,7 @@ static int prepare_put(struct registry_change *change, int program_fd, bool repl
     change->put.manifest = &change->manifest;
     change->put.program_fd = program_fd;
     change->put.replaces = replaces;
+    change->put.root_stamp = &change->root_stamp;
     change->entry = calloc(1, sizeof(*change->entry));
     if (!change->entry)
         return -ENOMEM;
@@ -298,6 +301,8 @@ static int prepare_put(struct registry_change *change, int program_fd, bool repl
 
         change->put.blob_used[i] = blob != NULL;
         change->put.blob_trusted[i] = blob && blob->state == BLOB_GOOD;
+        if (i == ROOT && blob)
+            change->root_stamp = blob->stamp;
         change->blobs[i] = calloc(1, sizeof(*change->blobs[i]));
         if (!change->blobs[i])
             return -ENOMEM;
@@ -348,6 +353,36 @@ int registry_change_put(struct registry_change **out, struct registry *registry,
     registry->changing = true;
     *out = change;
     return 0;
+}
+
+/* Whether manifest's root is one that the uid could have by calling an image, and good as far as is
+ * known. */
+static bool has_root(const struct registry *registry, const struct manifest *manifest)
+{
+    for (size_t i = 0; i < registry->index.entries.count; i++) {
+        const struct index_entry *entry = registry->index.entries.items[i];
+        const struct manifest *m = &entry->manifest;
+
+        if (may_call(entry, manifest->owner) && same_root(m, manifest) &&
+            m->parts[PART_ROOT].size == manifest->parts[PART_ROOT].size &&
+            memcmp(m->sha256, manifest->sha256, sizeof(m->sha256)) == 0)
+            return entry->parts[PART_ROOT]->state != BLOB_DAMAGED;
+    }
+    return false;
+}
+
+int registry_change_put_rootless(struct registry_change **out, struct registry *registry,
+                                 const struct manifest *manifest, int program_fd,
+                                 const struct registry_quota *quota, struct hl_error *err)
+{
+    int r;
+
+    if (!has_root(registry, manifest))
+        return REGISTRY_ROOT_NEEDED;
+    r = registry_change_put(out, registry, manifest, program_fd, quota, err);
+    if (r == 0)
+        (*out)->put.rootless = true;
+    return r;
 }
 
 int registry_change_drop(struct registry_change **out, struct registry *registry, const char *name,
@@ -444,7 +479,9 @@ static struct index_blob *commit_blob(struct registry_change *change, unsigned i
         index_add_blob(&registry->index, blob);
     }
     blob->state = BLOB_GOOD;
-    if (!change->put.blob_trusted[i])
+    if (i == ROOT)
+        blob->stamp = change->root_stamp;
+    else if (!change->put.blob_trusted[i])
         blob->stamp = (struct registry_stamp){0}; /* what stands there now was written, not read */
     blob->references++;
     return blob;
@@ -474,6 +511,18 @@ static void commit_put(struct registry_change *change)
     change->entry = NULL;
 }
 
+/* Until somebody brings it again. */
+static void note_damaged_root(const struct registry_change *change)
+{
+    const uint8_t *sha256 = change->manifest.parts[PART_ROOT].sha256;
+    struct index_blob *blob = index_find_blob(&change->registry->index, sha256);
+
+    if (!blob)
+        return;
+    blob->state = BLOB_DAMAGED;
+    blob->stamp = (struct registry_stamp){0};
+}
+
 int registry_change_end(struct registry_change *change, struct manifest *manifest,
                         struct hl_error *err)
 {
@@ -481,6 +530,8 @@ int registry_change_end(struct registry_change *change, struct manifest *manifes
 
     if (r < 0 && err)
         *err = change->err;
+    if (r == REGISTRY_ROOT_NEEDED)
+        note_damaged_root(change);
     if (r == 0 && change->drop)
         forget(change->registry, change->manifest.name);
     else if (r == 0)

@@ -95,6 +95,14 @@ int registry_change_put(struct registry_change **out, struct registry *registry,
                         const struct manifest *manifest, int program_fd,
                         const struct registry_quota *quota, struct hl_error *err);
 
+/* The same for a manifest whose root does not stand in program_fd: it is that of an image with the
+ * same program that the uid may call. Returns: likewise, and REGISTRY_ROOT_NEEDED where there is no
+ * such image, or the root is known to be damaged. So does registry_change_end, where it proves to
+ * be. */
+int registry_change_put_rootless(struct registry_change **out, struct registry *registry,
+                                 const struct manifest *manifest, int program_fd,
+                                 const struct registry_quota *quota, struct hl_error *err);
+
 /* Returns: 0; -ENOENT; -EACCES; -EBUSY; -ENOMEM. */
 int registry_change_drop(struct registry_change **out, struct registry *registry, const char *name,
                          uid_t uid, struct hl_error *err);
@@ -121,7 +129,7 @@ bool registry_change_make_room(struct registry_change *change);
 
 /* Frees change. *manifest: what the name stands for now (not for a drop), its host policy borrowed.
  * Returns: 0, or what run
- * met on the disk, with err. */
+ * met on the disk, with err; REGISTRY_ROOT_NEEDED. */
 int registry_change_end(struct registry_change *change, struct manifest *manifest,
                         struct hl_error *err);
 

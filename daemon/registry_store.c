@@ -26,6 +26,7 @@
 #include "daemon/log.h"
 
 #define COPY_SIZE (256u * 1024)
+#define ROOT      (1u + PART_ROOT) /* among registry_files */
 
 /* A directory of ours: made if missing, owned by us, writable by nobody else. */
 static int open_dir(int parent, const char *name, const char *path, struct hl_error *err)
@@ -212,6 +213,55 @@ static int check_file(const struct registry_store *store, const struct registry_
     return r < 0 ? hl_error_set(err, r, "cannot read the program: %s", strerror(-r)) : 0;
 }
 
+/* Whether the root's file is in the state in which it was found good. */
+static bool root_is_as_it_was(const struct registry_store *store, const struct registry_put *put,
+                              const struct manifest_file *root, struct registry_stamp *now)
+{
+    int fd;
+
+    if (registry_store_program(store, root->sha256, root->size, false, &fd, now, NULL) < 0)
+        return false;
+    close(fd);
+    return registry_stamp_same(now, put->root_stamp);
+}
+
+/* One that did not come along. It is read where nobody knows whether it is good. */
+static int find_root(const struct registry_store *store, const struct registry_put *put,
+                     const struct manifest_file *root, struct hl_error *err)
+{
+    struct registry_stamp now;
+    int fd, r;
+
+    if (root_is_as_it_was(store, put, root, &now))
+        return 0;
+    r = registry_store_program(store, root->sha256, root->size, true, &fd, &now, err);
+    if (r == -EBADMSG)
+        return REGISTRY_ROOT_NEEDED;
+    if (r < 0)
+        return r;
+    close(fd);
+    *put->root_stamp = now;
+    return 0;
+}
+
+/* What was written a moment ago has been hashed, so its state is a good one. */
+static int put_root(const struct registry_store *store, const struct registry_put *put,
+                    const struct manifest_file *root, uint64_t begin, struct hl_error *err)
+{
+    struct registry_stamp now = {0};
+    int r;
+
+    if (put->blob_used[ROOT] && put->blob_trusted[ROOT] &&
+        root_is_as_it_was(store, put, root, &now))
+        return check_file(store, put, root, begin, err);
+    r = put_file(store, put, root, begin, put->blob_used[ROOT], err);
+    if (r < 0)
+        return r;
+    (void)root_is_as_it_was(store, put, root, &now);
+    *put->root_stamp = now;
+    return 0;
+}
+
 /* The first n files, where they were not there before. */
 static void take_back(const struct registry_store *store, const struct registry_put *put,
                       const struct manifest_file *files, unsigned int n)
@@ -231,15 +281,22 @@ static int put_files(const struct registry_store *store, const struct registry_p
     uint64_t begin = 0;
 
     for (unsigned int i = 0; i < n; i++) {
-        int r = put->blob_used[i] && put->blob_trusted[i]
-                    ? check_file(store, put, &files[i], begin, err)
-                    : put_file(store, put, &files[i], begin, put->blob_used[i], err);
+        bool left_out = i == ROOT && put->rootless;
+        int r;
 
-        if (r < 0) {
+        if (left_out)
+            r = find_root(store, put, &files[i], err);
+        else if (i == ROOT)
+            r = put_root(store, put, &files[i], begin, err);
+        else if (put->blob_used[i] && put->blob_trusted[i])
+            r = check_file(store, put, &files[i], begin, err);
+        else
+            r = put_file(store, put, &files[i], begin, put->blob_used[i], err);
+        if (r != 0) {
             take_back(store, put, files, i);
             return r;
         }
-        begin += files[i].size;
+        begin += left_out ? 0 : files[i].size;
     }
     return 0;
 }
@@ -315,7 +372,7 @@ int registry_store_put(const struct registry_store *store, const struct registry
     bool undone;
     int r = put_files(store, put, files, n, err);
 
-    if (r < 0)
+    if (r != 0)
         return r;
     r = put_manifest(store, put, &undone, err);
     if (r == 0)

@@ -51,7 +51,11 @@ struct registry_put {
     bool blob_used[REGISTRY_FILES];    /* images/<sha256> belongs to a registered image */
     bool blob_trusted[REGISTRY_FILES]; /* and its content was found good since the start */
     bool replaces;                     /* the name has a manifest */
+    bool rootless;                     /* program_fd has no root: it must be there */
+    struct registry_stamp *root_stamp; /* in which state its file was found or made good */
 };
+
+#define REGISTRY_ROOT_NEEDED 1 /* it is not there, or damaged */
 
 /* The manifest's files in that order. Returns: how many. */
 unsigned int registry_files(const struct manifest *manifest,
@@ -59,7 +63,8 @@ unsigned int registry_files(const struct manifest *manifest,
 
 /* Program, then manifest, each synced before the next. On failure the disk is as it was; where even
  * that fails, the name stands for the old program or the new one, both whole.
- * Returns: 0; -EINVAL when the program is not what sha256 says; -ENOSPC, -EIO …; err says what. */
+ * Returns: 0; REGISTRY_ROOT_NEEDED; -EINVAL when the program is not what sha256 says; -ENOSPC, -EIO
+ * …; err says what. */
 int registry_store_put(const struct registry_store *store, const struct registry_put *put,
                        struct hl_error *err);
 

@@ -6,7 +6,8 @@
  *
  * Where there is no room for the files, programs that nobody calls make some, as they do for the
  * start of another program, and the files are made once more. Those programs are given back by the
- * shards that have them, so a mail goes round all shards before.
+ * shards that have them, so a mail goes round all shards before. They are made once more as well
+ * where the root was left out and the front does not have it.
  */
 #include "config.h"
 
@@ -31,6 +32,7 @@ struct session_commit {
     struct mail mail;        /* goes round the shards to make room */
     unsigned int visits;     /* it has made */
     uint64_t wanted;         /* the room it was sent for; 0: it was not */
+    bool whole;              /* the front lacks the root */
     struct control_request control;
     Hl__Control__Register message;
     Hl__Control__State state;
@@ -70,6 +72,8 @@ static void on_seen(struct control_request *control)
         images_note_parent(control->shard->engine, c->use->session->pool->program);
 }
 
+static void make_again(struct session_commit *c);
+
 static void on_registered(struct control_request *control)
 {
     struct session_commit *c = LIST_ENTRY(control, struct session_commit, control);
@@ -77,6 +81,11 @@ static void on_registered(struct control_request *control)
     int status = reply ? reply->status : HL_STATUS_UNAVAILABLE;
 
     hl_cleanup_closep(&control->reply_fd);
+    if (reply && reply->root_needed && !c->whole && !control->shard->stopping) {
+        c->whole = true;
+        make_again(c);
+        return;
+    }
     if (status < 0 || status > HL_STATUS_UNAUTHENTICATED)
         status = HL_STATUS_UNKNOWN;
     if (status != HL_STATUS_OK) {
@@ -100,6 +109,7 @@ static void register_image(struct session_commit *c)
     c->state.pages_sha256.data = c->commit.pages.sha256;
     c->state.pages_sha256.len = PROGRAM_DIGEST_SIZE;
     c->state.pages_size = c->commit.pages.size;
+    c->state.root_left_out = c->commit.rootless;
     hl__control__register__init(&c->message);
     limits_to_control(&c->limits, &entry->limits);
     c->message.name = c->use->name;
@@ -146,7 +156,8 @@ static int make(struct session_commit *c)
                                                 .history = s->history,
                                                 .to = to,
                                                 .hv = engine->hv,
-                                                .flatten = use->flatten},
+                                                .flatten = use->flatten,
+                                                .whole = c->whole},
                        images_key(engine), &engine->budget, &use->err);
 }
 
@@ -159,14 +170,21 @@ static void make_work(uv_work_t *uv)
 
 static void on_made(uv_work_t *uv, int status);
 
+static void make_again(struct session_commit *c)
+{
+    struct shard *home = c->use->session->home;
+
+    c->use->err = (struct hl_error)HL_ERROR_INIT;
+    commit_fini(&c->commit);
+    home->works++;
+    uv_queue_work(&home->loop, &c->use->uv, make_work, on_made);
+}
+
 /* Back at home. */
 static void on_room(struct mail *mail, void *owner)
 {
-    struct session_commit *c = LIST_ENTRY(mail, struct session_commit, mail);
-    struct shard *home = owner;
-
-    c->use->err = (struct hl_error)HL_ERROR_INIT;
-    uv_queue_work(&home->loop, &c->use->uv, make_work, on_made);
+    ((struct shard *)owner)->works--;
+    make_again(LIST_ENTRY(mail, struct session_commit, mail));
 }
 
 /* From shard 0 past each other one and back to it: by then what went has been given back, and roots
@@ -195,7 +213,7 @@ static bool make_room(struct session_commit *c)
     c->wanted = c->commit.wanted;
     c->visits = 0;
     commit_fini(&c->commit);
-    home->works++;
+    home->works++; /* until it is back */
     mailbox_post(&home->engine->shards[0].mailbox, &c->mail, on_round);
     return true;
 }
@@ -232,6 +250,5 @@ void session_commit(struct session *s, struct session_use *use)
     c->commit.fd = -1;
     use->commit = c;
     use->uv.data = use;
-    s->home->works++;
-    uv_queue_work(&s->home->loop, &use->uv, make_work, on_made);
+    make_again(c);
 }

@@ -730,6 +730,53 @@ class Commits(harness.unittest.TestCase):
                         connection.invoke(f"generation-{last}", "peek", ("u32", cell)),
                         (1 << 40) + cell)
 
+    def copied(self, daemon):
+        """The bytes that front and workers have read and written so far, in files of any kind."""
+        total = 0
+        for pid in [daemon.process.pid, *daemon.workers()]:
+            with open(f"/proc/{pid}/io", encoding="ascii") as file:
+                total += sum(int(line.split()[1]) for line in file
+                             if line.startswith(("rchar:", "wchar:")))
+        return total
+
+    @harness.unittest.skipUnless(harness.ROOT, "others' counts need root")
+    def test_a_commit_costs_what_changed(self):
+        daemon = self.start()
+        with daemon.connect() as connection:
+            connection.register("large", harness.read_guest("large"), memory=128 << 20)
+            session = Session(connection, "large")
+            before = self.copied(daemon)
+            session.commit("first")
+            self.assertGreater(self.copied(daemon) - before, LARGE)
+            self.wait_saved(daemon, "large")
+            (root,) = self.large_files(daemon)
+            path = os.path.join(daemon.state, "images", root)
+            stat = os.stat(path)
+            child = Session(connection, "first")
+            before = self.copied(daemon)
+            for number in range(3):
+                session.commit(f"again-{number}")
+                child.commit(f"child-{number}")
+            if daemon.backend == "kvm":  # others look at all memory for a checkpoint
+                self.assertLess(self.copied(daemon) - before, LARGE)
+            now = os.stat(path)
+            self.assertEqual((now.st_ino, now.st_mtime_ns, now.st_ctime_ns),
+                             (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
+            # What is damaged or gone is asked for again, and made good for all that have it.
+            for broken in (lambda: os.truncate(path, 4096), lambda: os.unlink(path)):
+                broken()
+                self.assertLess(session.commit("more"), 1 << 20)
+                self.assertEqual(os.stat(path).st_size, stat.st_size)
+                child.commit("more-child")
+            session.close()
+            child.close()
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        with daemon.connect() as connection:
+            value = connection.invoke("large", "peek", ("u32", 5))
+            for name in ("first", "again-2", "child-2", "more", "more-child"):
+                self.assertEqual(connection.invoke(name, "peek", ("u32", 5)), value)
+
     def test_refusals(self):
         daemon = self.start(daemon={"max_images": "3"})
         with daemon.connect() as connection:

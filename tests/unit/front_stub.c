@@ -150,6 +150,49 @@ static void stub_register(struct stub *stub, const char *line)
     close(fd);
 }
 
+static void take_digest(ProtobufCBinaryData *to, uint8_t sha256[32], const char *content)
+{
+    crypto_hash_sha256(sha256, (const uint8_t *)content, strlen(content));
+    to->data = sha256;
+    to->len = 32;
+}
+
+/* "S NAME FLAGS PROGRAM ROOT PAGES", of a session: p private, l the root is left out, w it is there
+ * all the same */
+static void stub_register_state(struct stub *stub, const char *line)
+{
+    Hl__Control__Request request = HL__CONTROL__REQUEST__INIT;
+    Hl__Control__Register asked = HL__CONTROL__REGISTER__INIT;
+    Hl__Control__LimitSet limits = HL__CONTROL__LIMIT_SET__INIT;
+    Hl__Control__State state = HL__CONTROL__STATE__INIT;
+    char name[128] = "", flags[16] = "", program[256] = "", root[256] = "", pages[256] = "";
+    char content[1024];
+    uint8_t digests[3][32];
+    int fd, n;
+
+    sscanf(line, "S %127s %15s %255s %255s %255s", name, flags, program, root, pages);
+    asked.name = name;
+    asked.size = strlen(program);
+    take_digest(&asked.sha256, digests[0], program);
+    asked.private_ = strchr(flags, 'p') != NULL;
+    limits.memory = 16u << 20;
+    asked.limits = &limits;
+    asked.state = &state;
+    state.parent = name;
+    state.root_size = strlen(root);
+    take_digest(&state.root_sha256, digests[1], root);
+    state.pages_size = strlen(pages);
+    take_digest(&state.pages_sha256, digests[2], pages);
+    state.root_left_out = strchr(flags, 'l') || strchr(flags, 'w');
+    n = snprintf(content, sizeof(content), "%s%s%s", program, strchr(flags, 'l') ? "" : root,
+                 pages);
+    request.kind_case = HL__CONTROL__REQUEST__KIND_REGISTER;
+    request.register_ = &asked;
+    fd = memory_file(content, (size_t)n, true);
+    stub_request(stub, &request, fd);
+    close(fd);
+}
+
 /* "K OP IMAGE KEY VALUE" */
 static void stub_kv(struct stub *stub, const char *line)
 {
@@ -258,6 +301,9 @@ static void stub_obey(struct stub *stub, int client, char *line)
     case 'r':
         stub_register(stub, line);
         break;
+    case 'S':
+        stub_register_state(stub, line);
+        break;
     case 'k':
         stub_save(stub, line);
         break;
@@ -312,6 +358,8 @@ static void stub_reply(struct stub *stub, const Hl__Control__Reply *reply, int f
     char text[4096];
     int n = snprintf(text, sizeof(text), "%d %s", reply->status, reply->message);
 
+    if (reply->root_needed)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " (needed)");
     if (stub->asked && stub->told != (reply->status == 0))
         n += snprintf(text + n, sizeof(text) - (size_t)n, "wrong Invalidate");
     stub->asked = false;

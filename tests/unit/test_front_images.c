@@ -318,6 +318,43 @@ START_TEST(owners_and_private_images)
 }
 END_TEST
 
+/* Whoever is not asked for a root that he does not bring knows nothing of it but what he could have
+ * had: that of an image he may call. */
+START_TEST(a_root_that_is_left_out)
+{
+    static const char needed[] = "9 the root of its state is not here, or damaged (needed)";
+    int a, b;
+
+    if (geteuid() != 0)
+        return;
+    config.socket_mode = 0666;
+    chmod(dir, 0755);
+    start();
+    a = dial_as(1001);
+    b = dial_as(1002);
+    hear(a);
+    hear(b);
+    ck_assert_str_eq(ask(a, "S one lp program root pages"), needed);
+    ck_assert_str_eq(ask(a, "S one p program root pages"), "0 one:1001");
+    ck_assert_str_eq(hear(b), "invalid one");
+    ck_assert_str_eq(ask(a, "S two lp program root others"), "0 two:1001");
+    ck_assert_str_eq(hear(b), "invalid two");
+    ck_assert_str_eq(ask(a, "R two"), "0 two:1001=program+others");
+    ck_assert_str_eq(ask(b, "S mine l program root others"), needed);
+    ck_assert_str_eq(ask(b, "S mine l program toor others"), needed);
+    ck_assert_str_eq(ask(a, "S two l program toor others"), needed);
+    ck_assert_str_eq(ask(a, "S two l other root others"), needed);
+    ck_assert_str_eq(ask(a, "S two w program root others"),
+                     "3 the program's size is not the one announced");
+    ck_assert_str_eq(ask(a, "S open l program root pages"), "0 open:1001");
+    ck_assert_str_eq(hear(b), "invalid open");
+    ck_assert_str_eq(ask(b, "S mine l program root others"), "0 mine:1002");
+    close(a);
+    close(b);
+    ck_assert_int_eq(stop_front(), 0);
+}
+END_TEST
+
 START_TEST(a_damaged_program_is_never_handed_out)
 {
     char name[512], command[256];
@@ -366,6 +403,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, only_the_owner_hands_a_snapshot_in);
     tcase_add_test(tc, a_damaged_snapshot_is_found_and_goes);
     tcase_add_test(tc, a_program_is_read_again_when_its_file_changed);
+    tcase_add_test(tc, a_root_that_is_left_out);
     tcase_add_test(tc, a_damaged_program_is_never_handed_out);
     suite_add_tcase(suite, tc);
     return front_rig_main(argc, argv, suite);

@@ -170,6 +170,142 @@ START_TEST(digests_are_checked)
 }
 END_TEST
 
+/* The root stays where it is. Returns: as registry_change_put_rootless. */
+static int put_rootless_as(const struct manifest *m, const char *content)
+{
+    _cleanup_close_ int fd = memfd_create("files", MFD_CLOEXEC);
+    struct registry_change *change;
+    struct hl_error err = HL_ERROR_INIT;
+    int r;
+
+    ck_assert_int_eq(write(fd, content, strlen(content)), (int)strlen(content));
+    r = registry_change_put_rootless(&change, registry, m, fd, &plenty, &err);
+    if (r != 0)
+        return r;
+    registry_change_run(change);
+    return registry_change_end(change, NULL, &err);
+}
+
+static int put_rootless(const char *name, const char *root, const char *pages)
+{
+    const struct manifest m = manifest(name, root, pages);
+    char content[256];
+
+    snprintf(content, sizeof(content), "program%s", pages);
+    return put_rootless_as(&m, content);
+}
+
+static void root_path(const char *root, char path[256])
+{
+    struct manifest_file file;
+    char hex[REGISTRY_HEX_SIZE];
+
+    fill(&file, root);
+    registry_hex(hex, file.sha256);
+    snprintf(path, 256, "%s/images/%s", dir, hex);
+}
+
+START_TEST(a_root_that_is_there_can_be_left_out)
+{
+    struct stat before, after;
+    char path[256];
+
+    root_path("root", path);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
+    ck_assert_int_eq(stat(path, &before), 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(put_rootless("b", "root", "pages of b"), 0);
+        ck_assert_int_eq(put_rootless("b", "root", "others of b"), 0);
+        ck_assert_int_eq(part("b", PART_ROOT, "root"), 0);
+        ck_assert_int_eq(part("b", PART_STATE, "others of b"), 0);
+        ck_assert_int_eq(files(), 4);
+        ck_assert_int_eq(stat(path, &after), 0);
+        ck_assert_uint_eq(before.st_ino, after.st_ino);
+        ck_assert_int_eq(before.st_ctim.tv_nsec, after.st_ctim.tv_nsec);
+        reopen(&failing_io);
+    }
+    /* Its own root goes with the name's last manifest, not before. */
+    ck_assert_int_eq(drop("a", 1), 0);
+    ck_assert_int_eq(put_rootless("b", "root", "pages of b"), 0);
+    ck_assert_int_eq(part("b", PART_ROOT, "root"), 0);
+    ck_assert_int_eq(drop("b", 1), 0);
+    ck_assert_int_eq(files(), 0);
+}
+END_TEST
+
+/* All of this is one answer: that the root is wanted. */
+START_TEST(a_root_that_is_left_out_must_be_ones_own)
+{
+    struct manifest m = manifest("a", "root", "pages of a");
+
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of a"), REGISTRY_ROOT_NEEDED);
+    m.is_private = true;
+    ck_assert_int_eq(put_state_as(&m, "programrootpages of a", &plenty), 0);
+    m = manifest("b", "root", "pages of b");
+    m.owner = 2;
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of b"), REGISTRY_ROOT_NEEDED);
+    m.owner = 1;
+    m.parts[PART_ROOT].size++;
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of b"), REGISTRY_ROOT_NEEDED);
+    m.parts[PART_ROOT].size--;
+    m.sha256[0] ^= 1;
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of b"), REGISTRY_ROOT_NEEDED);
+    m.sha256[0] ^= 1;
+    ck_assert_int_eq(put_rootless("b", "toor", "pages of b"), REGISTRY_ROOT_NEEDED);
+    /* Nor is a program a root, or pages. */
+    ck_assert_int_eq(put_rootless("b", "program", "pages of b"), REGISTRY_ROOT_NEEDED);
+    ck_assert_int_eq(put_rootless("b", "pages of a", "pages of b"), REGISTRY_ROOT_NEEDED);
+    ck_assert_int_eq(put_rootless_as(&m, "programrootpages of b"), -EINVAL);
+    ck_assert_int_eq(files(), 3);
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of b"), 0);
+    /* A public one is for everybody. */
+    ck_assert_int_eq(drop("a", 1), 0);
+    m = manifest("c", "root", "pages of c");
+    m.owner = 2;
+    ck_assert_int_eq(put_rootless_as(&m, "programpages of c"), 0);
+}
+END_TEST
+
+static void damage(const char *path)
+{
+    int fd;
+
+    ck_assert_int_eq(chmod(path, 0600), 0);
+    fd = open(path, O_WRONLY);
+    ck_assert_int_eq(pwrite(fd, "R", 1, 0), 1);
+    close(fd);
+}
+
+START_TEST(a_damaged_root_is_wanted_again)
+{
+    char path[256];
+
+    root_path("root", path);
+    ck_assert_int_eq(put_state("a", "root", "pages of a"), 0);
+    for (int i = 0; i < 4; i++) {
+        if (i % 2)
+            ck_assert_int_eq(unlink(path), 0);
+        else
+            damage(path);
+        if (i / 2)
+            reopen(&failing_io);
+        ck_assert_int_eq(put_rootless("b", "root", "pages of b"), REGISTRY_ROOT_NEEDED);
+        ck_assert_int_eq(put_rootless("b", "root", "pages of b"), REGISTRY_ROOT_NEEDED);
+        ck_assert_int_lt(part("a", PART_ROOT, "root"), 0);
+        ck_assert_int_eq(part("b", PART_ROOT, "root"), -ENOENT);
+        ck_assert_int_eq(put_state("b", "root", "pages of b"), 0);
+        ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
+        ck_assert_int_eq(put_rootless("b", "root", "pages of b"), 0);
+        ck_assert_int_eq(drop("b", 1), 0);
+        /* Who brings it makes it good even where nobody has seen the damage. */
+        damage(path);
+        ck_assert_int_eq(put_state("b", "root", "pages of b"), 0);
+        ck_assert_int_eq(part("a", PART_ROOT, "root"), 0);
+        ck_assert_int_eq(drop("b", 1), 0);
+    }
+}
+END_TEST
+
 START_TEST(a_damaged_part)
 {
     struct registry_entry entry;
@@ -254,6 +390,9 @@ int main(void)
     tcase_add_test(tc, files_come_and_go_with_their_names);
     tcase_add_test(tc, every_operation_fails_once);
     tcase_add_test(tc, digests_are_checked);
+    tcase_add_test(tc, a_root_that_is_there_can_be_left_out);
+    tcase_add_test(tc, a_root_that_is_left_out_must_be_ones_own);
+    tcase_add_test(tc, a_damaged_root_is_wanted_again);
     tcase_add_test(tc, a_damaged_part);
     tcase_add_test(tc, a_root_counts_once);
     tcase_add_test(tc, manifests);
