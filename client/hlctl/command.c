@@ -27,6 +27,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/host_policy.h"
+#include "base/value.h"
 #include "client/hlctl/value.h"
 
 #define OUTPUT_MAX (6u << 20) /* a message holds no more, in base64 */
@@ -389,14 +391,40 @@ static void run_command(void *opaque, struct hl_host_call *call)
         answer(call, &run);
 }
 
+/* Returns: 0, or the exit code, having printed why. */
+static int check_name(const struct hlctl *ctl, const struct commands *commands, const char *name,
+                      size_t len)
+{
+    if (!hl_name_valid(name, len))
+        return fail_usage(ctl,
+                          "'%.*s': a host function's name is 1 to %d of A-Z a-z 0-9 . _ - and "
+                          "starts with none of . -",
+                          (int)len, name, HL_NAME_MAX);
+    if (strncmp(name, HOST_BUILTIN_PREFIX, strlen(HOST_BUILTIN_PREFIX)) == 0)
+        return fail_usage(ctl,
+                          "'%.*s': names that begin with " HOST_BUILTIN_PREFIX
+                          " are hld's own, and nobody else answers them",
+                          (int)len, name);
+    for (size_t i = 0; i < commands->count; i++) {
+        if (strlen(commands->commands[i].name) == len &&
+            memcmp(commands->commands[i].name, name, len) == 0)
+            return fail_usage(ctl, "'%.*s' has two commands", (int)len, name);
+    }
+    return 0;
+}
+
 int commands_add(const struct hlctl *ctl, struct commands *commands, const char *text)
 {
     const char *equals = strchr(text, '=');
     size_t len = equals ? (size_t)(equals - text) : 0;
     struct command *command = &commands->commands[commands->count];
+    int r;
 
-    if (len == 0 || len > HL_NAME_MAX || equals[1] == '\0')
+    if (len == 0 || equals[1] == '\0')
         return fail_usage(ctl, "'%s' is not NAME=COMMAND", text);
+    r = check_name(ctl, commands, text, len);
+    if (r != 0)
+        return r;
     if (commands->count == HL_HOST_FUNCTIONS_MAX)
         return fail_usage(ctl, "at most %d host functions", HL_HOST_FUNCTIONS_MAX);
     if (commands->count == 0)

@@ -93,7 +93,7 @@ static int take_option(struct hlctl *ctl, int argc, char **argv, int *i, char *t
     bool socket = matches(arg, len, "--socket") || matches(arg, len, "-s");
     bool output = matches(arg, len, "--output") || matches(arg, len, "-o");
     bool takes = socket || output;
-    int own = arg[1] == '-' ? find(ctl->verb, arg + 2, len - 2) : -1;
+    int own = arg[1] == '-' && !takes ? find(ctl->verb, arg + 2, len - 2) : -1;
 
     if (matches(arg, len, "--help") || matches(arg, len, "-h"))
         return 1;
@@ -113,7 +113,11 @@ static int take_option(struct hlctl *ctl, int argc, char **argv, int *i, char *t
         snprintf(text, size, "option '%.*s' takes no value", (int)len, arg);
         return -1;
     }
-    if (own >= 0 && !socket && !output && is_listed(&ctl->verb->options[own])) {
+    if (own >= 0 && takes && !is_listed(&ctl->verb->options[own]) && ctl->values[own]) {
+        snprintf(text, size, "option '%.*s' comes twice", (int)len, arg);
+        return -1;
+    }
+    if (own >= 0 && is_listed(&ctl->verb->options[own])) {
         if (ctl->nlisted == MAX_LISTED) {
             snprintf(text, size, "option '%.*s' comes too often", (int)len, arg);
             return -1;

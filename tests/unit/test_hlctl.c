@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "client/hlctl/bench.h"
+#include "client/hlctl/command.h"
 #include "client/hlctl/json.h"
 #include "client/hlctl/text.h"
 #include "client/hlctl/value.h"
@@ -70,6 +71,8 @@ START_TEST(wrong_options)
     ck_assert_str_eq(text, "option '--deadline' needs a value");
     ck_assert_int_eq(parse(&verb_call, "i", "f", "--json=yes", NULL), -1);
     ck_assert_str_eq(text, "option '--json' takes no value");
+    ck_assert_int_eq(parse(&verb_call, "i", "f", "--room=1M", "--room", "1M", NULL), -1);
+    ck_assert_str_eq(text, "option '--room' comes twice");
     ck_assert_int_eq(parse(&verb_call, "i", NULL), -1);
     ck_assert_str_eq(text, "usage: hlctl call IMAGE FUNCTION [ARG...]");
     ck_assert_int_eq(parse(&verb_ping, "x", NULL), -1);
@@ -303,6 +306,39 @@ START_TEST(options_that_come_several_times)
 END_TEST
 
 static const struct {
+    const char *text;
+    int r;
+} commands_given[] = {
+    {"price=cat", 0},
+    {"a_63_characters_long_name_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=cat", 0},
+    {"price=true", EXIT_USAGE}, /* it has one */
+    {"a_64_characters_long_name_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa=cat", EXIT_USAGE},
+    {"hl.time=cat", EXIT_USAGE},
+    {"-price=cat", EXIT_USAGE},
+    {"a b=cat", EXIT_USAGE},
+    {"=cat", EXIT_USAGE},
+    {"cat", EXIT_USAGE},
+    {"hl=", EXIT_USAGE},
+    {"hl=a=b", 0},
+};
+
+START_TEST(commands_of_host_functions)
+{
+    static struct commands commands;
+    size_t count = 0;
+
+    for (size_t i = 0; i < sizeof(commands_given) / sizeof(commands_given[0]); i++) {
+        ck_assert_int_eq(commands_add(&ctl, &commands, commands_given[i].text),
+                         commands_given[i].r);
+        count += commands_given[i].r == 0;
+        ck_assert_uint_eq(commands.count, count);
+    }
+    ck_assert_str_eq(commands.functions[2].name, "hl");
+    ck_assert_str_eq(commands.commands[2].text, "a=b");
+}
+END_TEST
+
+static const struct {
     const char *json;
     enum hl_type type;
     const char *back; /* as value_json writes it; NULL: refused */
@@ -363,6 +399,7 @@ int main(void)
     tcase_add_test(tc, numbers_and_dashes_are_arguments);
     tcase_add_test(tc, wrong_options);
     tcase_add_test(tc, options_that_come_several_times);
+    tcase_add_test(tc, commands_of_host_functions);
     tcase_add_loop_test(tc, values_from_json, 0, COUNT(from_json));
     tcase_add_loop_test(tc, sizes_are_read, 0, COUNT(sizes));
     tcase_add_loop_test(tc, times_are_read, 0, COUNT(times));
