@@ -574,7 +574,7 @@ size_t images_list(struct images *images, struct program ***out)
         {
             struct entry *entry = LIST_ENTRY(l, struct entry, link);
 
-            if (entry->program)
+            if (entry->state == ENTRY_READY) /* before, it is the thread pool's */
                 (*out)[n++] = program_ref(entry->program);
         }
     }
