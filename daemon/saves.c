@@ -41,6 +41,7 @@ struct save {
     struct list link;
     struct saves *saves;
     struct program *program;
+    enum saves_why why;
     struct charge memory; /* of the copy */
     uv_work_t work;
     struct control_request control;
@@ -128,7 +129,7 @@ static void drop_waiting(struct saves *saves)
     saves->count = 0;
 }
 
-/* For the copy. */
+/* For the copy. Only a parent's is worth that other programs go for it. */
 static bool charge(struct save *save)
 {
     struct engine *engine = save->saves->engine;
@@ -136,6 +137,8 @@ static bool charge(struct save *save)
 
     if (charge_set(&save->memory, &engine->budget, BUDGET_PROGRAMS, bytes))
         return true;
+    if (save->why != SAVES_PARENT)
+        return false;
     images_make_room(engine, bytes, save->program);
     return charge_set(&save->memory, &engine->budget, BUDGET_PROGRAMS, bytes);
 }
@@ -182,6 +185,7 @@ void saves_add(struct saves *saves, struct program *program, enum saves_why why)
         return;
     save->saves = saves;
     save->program = program_ref(program);
+    save->why = why;
     program->saved = true;
     save->control.fd = save->control.snapshot_fd = -1;
     list_push_back(&saves->waiting, &save->link);
