@@ -79,12 +79,16 @@ $(SINGLE_GUESTS): %: %.c $(GUEST_PROGRAM_DEPENDS)
 	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static $($(@F)_CFLAGS) -o $@ $< \
 		guest/libhlguest.a $($(@F)_LIBS)
 
+tests/guests/large_slow: tests/guests/large.c $(GUEST_PROGRAM_DEPENDS)
+	@$(MKDIR_P) $(@D)
+	$(AM_V_CCLD)$(GUEST_CC) $(TEST_GUEST_CFLAGS) -static -DSLOW_START -o $@ $< guest/libhlguest.a
+
 tests/guests/bare: tests/guests/bare.S
 	@$(MKDIR_P) $(@D)
 	$(AM_V_CCLD)$(GUEST_CC) -static -nostdlib -o $@ $<
 
 # The same archive in the other kinds of program, found as a user finds it.
-VARIANT_GUESTS = tests/guests/echo_pie
+VARIANT_GUESTS = tests/guests/echo_pie tests/guests/large_slow
 # (Debian's musl-gcc links -static-pie as a dynamic program.)
 if HAVE_MUSL_GCC
 VARIANT_GUESTS += tests/guests/echo_musl tests/guests/adder_musl tests/guests/hostdemo_musl

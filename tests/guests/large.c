@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A guest whose start-up leaves much memory that is not zero, and other bytes each time. */
+/* A guest whose start-up leaves much memory that is not zero, and other bytes each time. With
+ * SLOW_START it takes longer than loading all that would. */
 #include <hlguest.h>
 #include <sys/random.h>
+#include <time.h>
 
 #define PAGE  4096u
 #define CELLS (72u << 8) /* a page each: 72 MiB */
@@ -19,6 +21,14 @@ static int set_up(void)
         return 1;
     for (uint32_t i = 0; i < CELLS; i++)
         cells[i].value = (seed += 0x9e3779b97f4a7c15u) | 1;
+#ifdef SLOW_START
+    struct timespec begin, now;
+
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < 300);
+#endif
     return 0;
 }
 HL_INIT(set_up);

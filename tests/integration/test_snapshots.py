@@ -103,6 +103,17 @@ class Restart(Kept):
         look()
         self.assert_counted(daemon, builds=0, snapshots_loaded=3)
 
+    def test_large(self):
+        """One of more than 64 MiB, of a program that takes longer to start."""
+        daemon = self.start()
+        self.register(daemon, "large_slow", memory=128 << 20)
+        with daemon.connect() as connection:
+            value = connection.invoke("large_slow", "peek", ("u32", 5))
+        self.restart(daemon)
+        with daemon.connect() as connection:
+            self.assertEqual(connection.invoke("large_slow", "peek", ("u32", 5)), value)
+        self.assert_counted(daemon, builds=0, snapshots_loaded=1, snapshots_refused=0)
+
     def test_worker_that_died(self):
         daemon = self.start("echo")
         for pid in daemon.workers():
