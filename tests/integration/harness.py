@@ -169,7 +169,7 @@ class Daemon:
     def workers(self):
         """Pids of the workers (not of the nurseries below them, nor of what closes descriptors)."""
         return [pid for pid in children(self.process.pid)
-                if (process_status(pid) or {}).get("Name") != "hld-discard"]
+                if (process_status(pid) or {}).get("Name") == "hld-worker"]
 
     def stop(self, number=signal.SIGTERM, timeout=60):
         """Ends the daemon. Returns its exit status."""
