@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real hld on a private socket, as it ships but for paths and for how many images it takes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -100,10 +101,11 @@ class Daemon:
     def worker(self):
         """Pid of the worker of our uid; there is one once we have connected."""
         self.ctl("ping")
-        found = children(self.process.pid)
-        if not found:
-            raise Failed("hld has no worker")
-        return found[0]
+        for pid in children(self.process.pid):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+                if file.read().strip() == "hld-worker":
+                    return pid
+        raise Failed("hld has no worker")
 
     def ctl(self, *arguments):
         """hlctl's answer as an object."""
