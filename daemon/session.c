@@ -328,9 +328,8 @@ void session_call_ended(struct pooled *p)
     use->called = true;
     p->was_long = false;
     p->calls++;
-    if (instance_continue(p->inst) == 0)
-        use->failed = NULL;
-    else if (!use->failed)
+    /* One that was given up may have come to its end all the same; its client was told otherwise. */
+    if (instance_continue(p->inst) < 0 && !use->failed)
         use->failed = "its machine could not go on";
     session_release(use);
 }
