@@ -492,6 +492,8 @@ class Commits(harness.unittest.TestCase):
     assert_status = harness.DaemonTest.assert_status
 
     def start(self, **sections):
+        # Of a busy machine, and a sanitizer: a start of a large program takes more than a second.
+        sections.setdefault("defaults", {})["deadline"] = "60s"
         daemon = harness.Daemon(**sections)
         self.addCleanup(daemon.close)
         daemon.start()

@@ -23,6 +23,7 @@ class Kept(unittest.TestCase):
     """Each test has a daemon of its own."""
 
     def make(self, **sections):
+        sections.setdefault("defaults", {}).setdefault("deadline", "60s")
         daemon = harness.Daemon(**sections)
         self.addCleanup(daemon.close)
         return daemon
