@@ -328,7 +328,7 @@ void session_call_ended(struct pooled *p)
     use->called = true;
     p->was_long = false;
     p->calls++;
-    /* One that was given up may have come to its end all the same; its client was told otherwise. */
+    /* One that was given up may have ended all the same: its client was told otherwise. */
     if (instance_continue(p->inst) < 0 && !use->failed)
         use->failed = "its machine could not go on";
     session_release(use);
