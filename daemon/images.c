@@ -356,18 +356,50 @@ static void start_build(struct entry *entry)
 
 /* --- asking --------------------------------------------------------------------------------- */
 
+static void on_reply(struct control_request *request);
+
+static void send_ask(struct entry *entry)
+{
+    entry->request.fd = entry->request.snapshot_fd = -1;
+    entry->request.done = on_reply;
+    hl__control__request__init(&entry->request.request);
+    hl__control__name__init(&entry->request_name);
+    entry->request_name.name = entry->name;
+    entry->request.request.kind_case = HL__CONTROL__REQUEST__KIND_RESOLVE;
+    entry->request.request.resolve = &entry->request_name;
+    control_link_request(entry->engine, &entry->request);
+}
+
+/* The root was asked for by the image's name, which may stand for another one since. */
+static bool is_of_another(const struct entry *entry, const Hl__Control__Reply *reply)
+{
+    const Hl__Control__State *state =
+        reply && reply->n_entries == 1 ? reply->entries[0]->state : NULL;
+
+    if (reply && reply->status == HL_STATUS_INVALID_ARGUMENT)
+        return true; /* one without a root */
+    return reply && reply->status == HL_STATUS_OK &&
+           (!state || state->root_sha256.len != ROOT_DIGEST_SIZE ||
+            memcmp(state->root_sha256.data, entry->load.entry.root_sha256, ROOT_DIGEST_SIZE) != 0);
+}
+
 static void on_root_reply(struct control_request *request)
 {
     struct entry *entry = LIST_ENTRY(request, struct entry, request);
     const Hl__Control__Reply *reply = request->reply;
+    bool another = is_of_another(entry, reply);
 
     entry->load.root_fd = request->reply_fd;
     hl_cleanup_closep(&request->snapshot_fd);
-    if (reply && reply->status == HL_STATUS_OK && entry->load.root_fd >= 0) {
+    if (reply && reply->status == HL_STATUS_OK && entry->load.root_fd >= 0 && !another) {
         start_build(entry);
         return;
     }
     drop_load(entry, NULL);
+    if (another) {
+        send_ask(entry);
+        return;
+    }
     if (!reply)
         fail(entry, HL_STATUS_UNAVAILABLE, "hld is stopping");
     else
@@ -417,6 +449,8 @@ static void on_reply(struct control_request *request)
              reply->message);
         return;
     }
+    memset(&entry->load, 0, sizeof(entry->load)); /* of an answer before, which was too old */
+    entry->load.fd = entry->load.snapshot_fd = entry->load.root_fd = -1;
     if (reply->n_entries != 1 || fd < 0 ||
         program_entry_from_control(&entry->load.entry, reply->entries[0], &entry->err) < 0 ||
         strcmp(entry->load.entry.name, entry->name) != 0) {
@@ -466,14 +500,7 @@ static struct entry *ask(struct images *images, const char *name)
         return NULL;
     entry->state = ENTRY_ASKING;
     entry->request.shard = &images->engine->shards[0];
-    entry->request.fd = entry->request.snapshot_fd = -1;
-    entry->request.done = on_reply;
-    hl__control__request__init(&entry->request.request);
-    hl__control__name__init(&entry->request_name);
-    entry->request_name.name = entry->name;
-    entry->request.request.kind_case = HL__CONTROL__REQUEST__KIND_RESOLVE;
-    entry->request.request.resolve = &entry->request_name;
-    control_link_request(images->engine, &entry->request);
+    send_ask(entry);
     return entry;
 }
 
