@@ -18,12 +18,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "daemon/control.h"
 
 #define TAKEN_MAX 64 /* by one process: they fit into its socket, so that sending never waits */
 #define BAGS_MAX  64 /* processes that were not seen to end */
@@ -42,11 +43,6 @@ static struct {
     void (*begun)(void *opaque);
     void *opaque;
 } bag = {.channel = -1};
-
-union rights {
-    struct cmsghdr header;
-    char room[CMSG_SPACE(sizeof(int))];
-};
 
 /* The process: async-signal-safe functions alone, since the one it was forked from has threads. It
  * need not even receive: what is on its way to it dies with it. */
@@ -121,7 +117,7 @@ static int start(void)
 
     if (!place)
         return -EAGAIN;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
         return -errno;
     pid = fork();
     if (pid == 0)
@@ -138,25 +134,11 @@ static int start(void)
     return 0;
 }
 
-static int give(int fd)
-{
-    union rights rights;
-    struct iovec iov = {"", 1};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
-
-    memset(&rights, 0, sizeof(rights));
-    rights.header.cmsg_len = CMSG_LEN(sizeof(int));
-    rights.header.cmsg_level = SOL_SOCKET;
-    rights.header.cmsg_type = SCM_RIGHTS;
-    memcpy(CMSG_DATA(&rights.header), &fd, sizeof(int));
-    return sendmsg(bag.channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
-
 /* Returns: whether it has one reference more now, so that closing ours is not the end of it. */
 static bool give_away(int fd)
 {
-    bool given = (bag.channel >= 0 || start() == 0) && give(fd) == 0;
+    bool given =
+        (bag.channel >= 0 || start() == 0) && control_send_packed(bag.channel, "", 1, fd) == 0;
 
     bag.taken += given;
     return given;

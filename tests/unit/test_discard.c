@@ -8,11 +8,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/control.h"
 #include "daemon/discard.h"
 #include "tests/unit/tests_run.h"
 
@@ -39,28 +39,14 @@ static int lingering(void)
     return fd;
 }
 
-static void send_fd(int to, int fd)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } rights = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
-    struct iovec iov = {"x", 1};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
-
-    memcpy(CMSG_DATA(&rights.header), &fd, sizeof(fd));
-    ck_assert_int_eq(sendmsg(to, &msg, 0), 1);
-    close(fd);
-}
-
 /* A connection with such a socket beside a byte that nobody has read. */
 static int with_one_unread(int *client)
 {
-    int ends[2];
+    int ends[2], fd = lingering();
 
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    send_fd(ends[0], lingering());
+    ck_assert_int_eq(control_send_packed(ends[0], "x", 1, fd), 0);
+    close(fd);
     *client = ends[0];
     return ends[1];
 }
