@@ -20,7 +20,6 @@
 #include "daemon/registry_snapshot.h"
 
 #define NAMES_SHOWN 8u
-#define ROOT        (1u + PART_ROOT) /* among registry_files */
 
 struct registry_change {
     struct registry *registry;
@@ -301,7 +300,7 @@ static int prepare_put(struct registry_change *change, int program_fd, bool repl
 
         change->put.blob_used[i] = blob != NULL;
         change->put.blob_trusted[i] = blob && blob->state == BLOB_GOOD;
-        if (i == ROOT && blob)
+        if (i == REGISTRY_FILE_ROOT && blob)
             change->root_stamp = blob->stamp;
         change->blobs[i] = calloc(1, sizeof(*change->blobs[i]));
         if (!change->blobs[i])
@@ -479,7 +478,7 @@ static struct index_blob *commit_blob(struct registry_change *change, unsigned i
         index_add_blob(&registry->index, blob);
     }
     blob->state = BLOB_GOOD;
-    if (i == ROOT)
+    if (i == REGISTRY_FILE_ROOT)
         blob->stamp = change->root_stamp;
     else if (!change->put.blob_trusted[i])
         blob->stamp = (struct registry_stamp){0}; /* what stands there now was written, not read */

@@ -26,7 +26,6 @@
 #include "daemon/log.h"
 
 #define COPY_SIZE (256u * 1024)
-#define ROOT      (1u + PART_ROOT) /* among registry_files */
 
 /* A directory of ours: made if missing, owned by us, writable by nobody else. */
 static int open_dir(int parent, const char *name, const char *path, struct hl_error *err)
@@ -251,10 +250,10 @@ static int put_root(const struct registry_store *store, const struct registry_pu
     struct registry_stamp now = {0};
     int r;
 
-    if (put->blob_used[ROOT] && put->blob_trusted[ROOT] &&
+    if (put->blob_used[REGISTRY_FILE_ROOT] && put->blob_trusted[REGISTRY_FILE_ROOT] &&
         root_is_as_it_was(store, put, root, &now))
         return check_file(store, put, root, begin, err);
-    r = put_file(store, put, root, begin, put->blob_used[ROOT], err);
+    r = put_file(store, put, root, begin, put->blob_used[REGISTRY_FILE_ROOT], err);
     if (r < 0)
         return r;
     (void)root_is_as_it_was(store, put, root, &now);
@@ -281,12 +280,12 @@ static int put_files(const struct registry_store *store, const struct registry_p
     uint64_t begin = 0;
 
     for (unsigned int i = 0; i < n; i++) {
-        bool left_out = i == ROOT && put->rootless;
+        bool left_out = i == REGISTRY_FILE_ROOT && put->rootless;
         int r;
 
         if (left_out)
             r = find_root(store, put, &files[i], err);
-        else if (i == ROOT)
+        else if (i == REGISTRY_FILE_ROOT)
             r = put_root(store, put, &files[i], begin, err);
         else if (put->blob_used[i] && put->blob_trusted[i])
             r = check_file(store, put, &files[i], begin, err);

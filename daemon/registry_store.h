@@ -42,7 +42,8 @@ int registry_store_open(struct registry_store *store, const char *state_dir,
 void registry_store_close(struct registry_store *store);
 
 /* What registry_store_put finds on the disk: of the program, then of the parts. */
-#define REGISTRY_FILES (1u + MANIFEST_PARTS)
+#define REGISTRY_FILES     (1u + MANIFEST_PARTS)
+#define REGISTRY_FILE_ROOT (1u + PART_ROOT) /* among them: the program is first */
 
 struct registry_put {
     const struct manifest *manifest;
