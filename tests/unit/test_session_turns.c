@@ -14,13 +14,22 @@
 #include "tests/fake/fake.h"
 #include "tests/unit/session_rig.h"
 
+/* n calls of fd that wait for the session, which is somebody's now; witness is asked for that. */
+static void queue_up(int fd, const char *id, const char *function, unsigned int n, int witness)
+{
+    uint64_t queued = rig_counter(witness, next_stream(), "queued");
+
+    for (unsigned int i = 0; i < n; i++)
+        rig_invoke(fd, next_stream(), &(struct rig_call){.function = function, .session = id});
+    await_counter(witness, "queued", queued + n);
+}
+
 /* --- several clients ------------------------------------------------------------------------ */
 
 /* Requests for one session from two connections, on the same shard or on two. */
 START_TEST(test_two_clients)
 {
     struct rig_response response;
-    uint64_t queued;
     char id[40];
     int a, b, c;
 
@@ -35,9 +44,7 @@ START_TEST(test_two_clients)
     ck_assert_int_eq(keep(a, id, 3), 2);
     /* One at a time: the second waits for the first. */
     begin_hold(a, id, 1);
-    queued = rig_counter(c, next_stream(), "queued");
-    rig_invoke(b, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
-    await_counter(c, "queued", queued + 1);
+    queue_up(b, id, "nothing", 1, c);
     ck_assert_int_eq(poll(&(struct pollfd){.fd = b, .events = POLLIN}, 1, 0), 0);
     end_hold(a);
     ck_assert(rig_receive(b, &response));
@@ -51,9 +58,7 @@ START_TEST(test_two_clients)
     ck_assert_int_eq(keep(b, id, 5), 4);
     /* Nor one whose client leaves meanwhile. */
     begin_hold(a, id, 3);
-    queued = rig_counter(c, next_stream(), "queued");
-    rig_invoke(b, next_stream(), &(struct rig_call){.function = "fault", .session = id});
-    await_counter(c, "queued", queued + 1);
+    queue_up(b, id, "fault", 1, c);
     close(b);
     await_counter(c, "abandoned", 1);
     end_hold(a);
@@ -99,7 +104,6 @@ END_TEST
 START_TEST(test_close_while_busy)
 {
     struct rig_response response;
-    uint64_t queued;
     char id[40];
     int a, b;
 
@@ -109,9 +113,7 @@ START_TEST(test_close_while_busy)
     b = rig_connect(&rig);
     open_session(a, id);
     begin_hold(a, id, 1);
-    queued = rig_counter(b, next_stream(), "queued");
-    rig_invoke(a, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
-    await_counter(b, "queued", queued + 1);
+    queue_up(a, id, "nothing", 1, b);
     ck_assert_int_eq(close_session(b, id), 0);
     ck_assert(rig_receive(a, &response)); /* the one that waited */
     ck_assert_int_eq(response.envelope.code, HL_STATUS_NOT_FOUND);
@@ -260,7 +262,6 @@ END_TEST
  * has nothing left to wait for. */
 START_TEST(test_end_with_a_queue)
 {
-    uint64_t queued;
     char id[40];
     int a, b;
 
@@ -270,10 +271,7 @@ START_TEST(test_end_with_a_queue)
     b = rig_connect(&rig);
     open_session(a, id);
     begin_hold(a, id, 1);
-    queued = rig_counter(b, next_stream(), "queued");
-    for (int i = 0; i < 2; i++)
-        rig_invoke(b, next_stream(), &(struct rig_call){.function = "nothing", .session = id});
-    await_counter(b, "queued", queued + 2);
+    queue_up(b, id, "nothing", 2, b);
     rig_drain(&rig, 10000 * MS);
     rig.drained = true;
     end_hold(a);
