@@ -137,7 +137,7 @@ static int init_handles(struct front *front)
     uv_timer_init(&front->loop, &front->discard);
     front->drain.data = front->status.data = front->scrub_pause.data = front;
     discard_use_process(on_discarded, front);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         int r = uv_signal_init(&front->loop, signals[i]);
 
         signals[i]->data = front;

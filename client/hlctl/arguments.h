@@ -15,10 +15,9 @@ struct arguments {
     bool read_input;                /* standard input is used up */
 };
 
-/* From ctl's arguments IMAGE FUNCTION [ARG…] and options; asks hld for the signature,
- * within what ctl allows. make_up: when
- * no ARG was given the function gets ones, and strings and bytes of that length; 0 for never.
- * Returns: 0, or the exit code, having printed why. */
+/* From ctl's arguments IMAGE FUNCTION [ARG…] and options; asks hld for the signature, within the
+ * time that ctl allows. make_up: when no ARG was given the function gets ones, and strings and
+ * bytes of that length; 0 for never. Returns: 0, or the exit code, having printed why. */
 int arguments_take(struct hlctl *ctl, struct arguments *arguments, size_t make_up);
 /* What --deadline says; *ns stays as it is without. Returns: 0, or the exit code. */
 int take_deadline(const struct hlctl *ctl, uint64_t *ns);

@@ -91,7 +91,8 @@ enum exit_code exit_code_of(const struct hl_client_error *err);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
 uint64_t ctl_now(void);
-/* Around a question of a command that allows hld so much time in all: ctl_now() at its beginning.
+/* Around a question of a command that allows hld so much time in all. ctl_ask returns when it
+ * began.
  */
 uint64_t ctl_ask(const struct hlctl *ctl);
 void ctl_asked(struct hlctl *ctl, uint64_t since);
